@@ -1,0 +1,93 @@
+"""How a device on the command line becomes an object: by QEMU's name, module, or Python file."""
+
+from __future__ import annotations
+
+from dm.device.device import Device
+from dm.errors import ConfigError
+
+from .argv_report import user_device
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from dm.machine.configuration import Configuration
+
+__all__ = ["board", "known_drivers", "make_device"]
+
+CATALOG = "devices.catalog"
+
+
+def board(kind: str, configuration: Configuration) -> list[Device]:
+    """The devices of machine type ``kind``; those of ``xenfv`` when it is not known."""
+    machines: dict[str, str] = _module(CATALOG).MACHINES
+    found: list[Device] = _named(machines.get(kind, machines["xenfv"]))(configuration)
+    return found
+
+
+def known_drivers() -> set[str]:
+    """The names that ``-device`` knows, without those of other distributions."""
+    return set(_module(CATALOG).DRIVERS)
+
+
+def make_device(driver: str, options: dict[str, str], number: int) -> Device | None:
+    """The device that ``-device driver,options`` asks for; None when there is no such driver.
+
+    ``id`` names the device; the chardev option is the caller's. Raises ConfigError when a file or
+    class cannot be loaded or does not take an option.
+    """
+    device_class = _find_class(driver)
+    if device_class is None:
+        return None
+    values = {key.replace("-", "_"): value for key, value in options.items()}
+    name = values.pop("id", "") or f"{device_class.__name__.lower()}{number}"
+    values.pop("chardev", None)
+    return device_class(name, **values)
+
+
+def _find_class(driver: str) -> type[Device] | None:
+    own = user_device(driver)
+    if own is not None:
+        place, name = own
+        return _checked(
+            _from_file(place, name) if place.endswith(".py") else _named(f"{place}:{name}"), driver
+        )
+    drivers: dict[str, str] = _module(CATALOG).DRIVERS
+    if driver in drivers:
+        return _checked(_named(drivers[driver]), driver)
+    return None
+
+
+def _checked(found: Any, driver: str) -> type[Device]:
+    if not isinstance(found, type) or not issubclass(found, Device):
+        raise ConfigError(f"-device {driver}: that is not a subclass of dm.Device")
+    return found
+
+
+def _from_file(path: str, name: str) -> Any:
+    """Load a user's own file as a module that nobody else sees."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("ioreqd_user_" + path.rpartition("/")[2][:-3], path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"-device {path}: this is not a Python file")
+    module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return getattr(module, name)
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"-device {path}:{name}: {type(error).__name__}: {error}") from error
+
+
+def _named(place: str) -> Any:
+    module, _, name = place.partition(":")
+    try:
+        return getattr(_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"-device {place}: {error}") from error
+
+
+def _module(name: str) -> Any:
+    from importlib import import_module
+
+    return import_module(name)

@@ -1,0 +1,1 @@
+"""What a device is; `dm` re-exports what device authors use."""

@@ -1,0 +1,501 @@
+"""What a bank is: registers and memory at offsets, and how an access of any shape reaches them.
+
+A `Bank` subclass is a declaration. When a device is built, an instance of it is *bound*: each
+register becomes live and two tables, (offset, size) to a callable, are compiled for the accesses
+that match a register exactly. Every other shape (wider, narrower, misaligned, straddling) is
+composed from whole registers by one general rule: each register touched is read or written once,
+bytes that nothing claims read as the bank's gap byte.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from .register import RO as RO_ACCESS
+from .register import DeclarationError, RegisterArray, RegisterSlot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from .cells import DeviceCells
+
+    Reader = Callable[[], int]
+    Writer = Callable[[int], object]
+
+__all__ = ["Bank", "BankMemory", "ByteWriter"]
+
+WIDTHS = (8, 16, 32, 64)
+
+
+class BankMemory:
+    """``length`` bytes of plain memory inside a bank, at ``offset``; part of the device's state.
+
+    On a running device the attribute is a writable view of the bytes.
+    """
+
+    def __init__(self, offset: int, length: int, *, writable: bool = True) -> None:
+        self.offset = offset
+        self.length = length
+        self.writable = writable
+        self.name = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    if TYPE_CHECKING:
+
+        def __get__(self, bank: Bank, owner: type) -> memoryview[int]: ...
+
+
+class ByteWriter:
+    """Writes some bytes of one register: the general form of a register write."""
+
+    __slots__ = ("cells", "clears", "full", "handler", "index", "passes", "stores")
+
+    def __init__(
+        self,
+        slot: RegisterSlot[Any],
+        cells: memoryview[int],
+        index: int,
+        handler: Callable[[int, int], object] | None,
+    ) -> None:
+        self.cells = cells
+        self.index = index
+        self.stores = slot.mask("stores")
+        self.clears = slot.mask("clears")
+        self.passes = slot.mask("passes")
+        self.full = slot.full_mask
+        self.handler = handler
+
+    def __call__(self, value: int, enabled: int = -1) -> None:
+        """Write ``value`` where ``enabled`` has bits set, by the register's access rules."""
+        old = self.cells[self.index]
+        stores = self.stores & enabled
+        new = (old & ~stores | value & stores) & ~(value & self.clears & enabled)
+        self.cells[self.index] = new
+        if self.handler is not None:
+            self.handler(new | value & self.passes & enabled, old)
+
+    def whole(self) -> Writer:
+        """The same for all bytes at once, as little code as the access rules need."""
+        cells, index, full, handler = self.cells, self.index, self.full, self.handler
+        if self.stores != full or self.passes:
+            return self
+        if handler is None:
+
+            def store(value: int) -> None:
+                cells[index] = value & full
+
+            return store
+        react = handler
+
+        def store_and_react(value: int) -> None:
+            old = cells[index]
+            cells[index] = new = value & full
+            react(new, old)
+
+        return store_and_react
+
+
+class _Element:
+    """One register at one offset of a bound bank."""
+
+    __slots__ = (
+        "block_reader",
+        "block_writer",
+        "offset",
+        "reader",
+        "size",
+        "slot",
+        "when",
+        "writer",
+    )
+
+    def __init__(self, slot: RegisterSlot[Any], offset: int) -> None:
+        self.slot = slot
+        self.offset = offset
+        self.size = slot.size
+        self.reader: Reader | None = None
+        self.writer: ByteWriter | None = None
+        self.block_reader: Callable[[int, int], bytes] | None = None
+        self.block_writer: Callable[[int, bytes], object] | None = None
+        self.when: Callable[[], bool] | None = None
+
+
+class Bank:
+    """A set of registers that is mapped as a whole: ports, an MMIO window, a BAR, a PCI function.
+
+    Class keywords: ``size`` in bytes; ``width``, the width in bits of registers that declare none;
+    ``gap``, the byte that undeclared offsets read as; ``sizes``, the access sizes in bytes that
+    the hardware answers at all (others read as gap bytes and write nothing).
+    """
+
+    size: int = 0
+    default_width: int = 32
+    gap: int = 0xFF
+    sizes: tuple[int, ...] = (1, 2, 4, 8)
+    slots: dict[str, RegisterSlot[Any] | RegisterArray[Any]] = {}
+    memories: dict[str, BankMemory] = {}
+
+    def __init_subclass__(
+        cls,
+        size: int | None = None,
+        width: int | None = None,
+        gap: int | None = None,
+        sizes: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init_subclass__()
+        cls.size = cls.size if size is None else size
+        cls.default_width = cls.default_width if width is None else width
+        cls.gap = cls.gap if gap is None else gap
+        cls.sizes = cls.sizes if sizes is None else sizes
+        cls.slots = dict(cls.slots)
+        cls.memories = dict(cls.memories)
+        for name, value in list(cls.__dict__.items()):
+            if isinstance(value, RegisterSlot | RegisterArray):
+                cls.slots[name] = value
+            elif isinstance(value, BankMemory):
+                cls.memories[name] = value
+        _check_declaration(cls)
+
+    def __init__(self) -> None:
+        raise TypeError("a bank is bound by the machine, not constructed")
+
+    @classmethod
+    def registers(cls) -> Iterator[tuple[str, RegisterSlot[Any], int, int | None]]:
+        """Each register as (name, slot, offset, index in its array or None)."""
+        for name, slot in cls.slots.items():
+            if isinstance(slot, RegisterSlot):
+                yield name, slot, slot.offset, None
+                continue
+            stride = slot.stride or slot.element.size
+            for index in range(slot.count):
+                yield f"{name}[{index}]", slot.element, slot.element.offset + index * stride, index
+
+    @classmethod
+    def bind(cls, cells: DeviceCells, prefix: str, events: _Events) -> Bank:
+        """Make the live bank whose cells are named ``prefix``.NAME in ``cells``."""
+        bank = object.__new__(cls)
+        bank._elements = []
+        bank._memory = []
+        live: dict[str, list[Any]] = {}
+        by_slot: dict[RegisterSlot[Any], Any] = {}
+        for name, slot, offset, index in cls.registers():
+            view, position = cells.typed(f"{prefix}.{name}")
+            register = slot.register(view, position)
+            if index is None:
+                bank.__dict__[name] = register
+                by_slot[slot.origin] = register
+            else:
+                live.setdefault(slot.name, []).append(register)
+            bank._elements.append(_bind_element(slot, offset, index, view, position, events))
+        for name, registers in live.items():
+            bank.__dict__[name] = tuple(registers)
+        for element in bank._elements:
+            if element.slot.when is not None:
+                other, field, value = element.slot.when
+                element.when = _condition(by_slot[other.origin], field.name, value)
+        for name, memory in cls.memories.items():
+            view = cells.memory(f"{prefix}.{name}")
+            bank.__dict__[name] = view
+            bank._memory.append((memory.offset, memory.length, view, memory.writable))
+        bank._compile()
+        return bank
+
+    _elements: list[_Element]
+    _memory: list[tuple[int, int, memoryview[int], bool]]
+    exact_readers: dict[tuple[int, int], Reader]
+    exact_writers: dict[tuple[int, int], Writer]
+    _by_byte: dict[int, list[_Element]]
+    _register_bytes: list[int]
+    _exact: dict[tuple[int, int], _Element]
+
+    def _compile(self) -> None:
+        self._by_byte = {}
+        self._exact = {(e.offset, e.size): e for e in self._elements if e.slot.exact}
+        for element in self._elements:
+            for byte in range(0 if element.slot.exact else element.size):
+                self._by_byte.setdefault(element.offset + byte, []).append(element)
+        self._register_bytes = sorted(self._by_byte)
+        self.exact_readers = {}
+        self.exact_writers = {}
+        for element in self._elements:
+            key = (element.offset, element.size)
+            if element.size not in self.sizes:
+                continue
+            if not self._stands_alone(element):
+                self._compile_choice(key)
+                continue
+            if element.reader is not None:
+                self.exact_readers[key] = element.reader
+            if element.writer is not None:
+                self.exact_writers[key] = element.writer.whole()
+
+    def _stands_alone(self, element: _Element) -> bool:
+        """Whether no condition decides who answers at the element's bytes."""
+        if element.slot.exact:
+            return True
+        around = self._by_byte[element.offset]
+        return all(other.when is None for other in around)
+
+    def _compile_choice(self, key: tuple[int, int]) -> None:
+        """Let conditions choose among registers that share their place and width exactly."""
+        offset, size = key
+        sharing = [other for byte in range(offset, offset + size) for other in self._by_byte[byte]]
+        if key in self.exact_readers or any((o.offset, o.size) != key for o in sharing):
+            return
+        find = self._find
+        nothing = int.from_bytes(bytes((self.gap,)) * size, "little")
+
+        def read() -> int:
+            element = find(offset, True)
+            return nothing if element is None or element.reader is None else element.reader()
+
+        def write(value: int) -> None:
+            element = find(offset, False)
+            if element is not None and element.writer is not None:
+                element.writer(value)
+
+        self.exact_readers[key] = read
+        self.exact_writers[key] = write
+
+    def _find(self, byte: int, reading: bool) -> _Element | None:
+        for element in self._by_byte.get(byte, ()):
+            side = element.reader if reading else element.writer
+            if side is not None and (element.when is None or element.when()):
+                return element
+        return None
+
+    def _find_memory(self, byte: int) -> tuple[int, int, memoryview[int], bool] | None:
+        for memory in self._memory:
+            if memory[0] <= byte < memory[0] + memory[1]:
+                return memory
+        return None
+
+    def _next_register(self, byte: int) -> int:
+        """The first byte behind ``byte`` that a register has; far away when there is none."""
+        index = bisect_right(self._register_bytes, byte)
+        return self._register_bytes[index] if index < len(self._register_bytes) else 1 << 64
+
+    def read(self, offset: int, size: int) -> int:
+        """Read ``size`` bytes at ``offset``: exact registers at once, all else composed."""
+        reader = self.exact_readers.get((offset, size))
+        if reader is not None:
+            return reader()
+        if size not in self.sizes:
+            return int.from_bytes(bytes((self.gap,)) * size, "little")
+        return int.from_bytes(self.read_bytes(offset, size), "little")
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Write the low ``size`` bytes of ``value`` at ``offset``."""
+        writer = self.exact_writers.get((offset, size))
+        if writer is not None:
+            writer(value)
+        elif size in self.sizes:
+            self.write_bytes(offset, (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
+
+    def read_bytes(self, offset: int, length: int) -> bytes:
+        """Read ``length`` bytes, each register touched read once, ascending."""
+        out = bytearray((self.gap,)) * length
+        position = offset
+        end = offset + length
+        while position < end:
+            element = self._find(position, reading=True)
+            if element is not None and element.reader is not None:
+                first = position - element.offset
+                take = min(element.size - first, end - position)
+                value = element.reader() >> 8 * first & (1 << 8 * take) - 1
+                out[position - offset : position - offset + take] = value.to_bytes(take, "little")
+                position += take
+                continue
+            memory = self._find_memory(position)
+            if memory is None:
+                position += 1
+                continue
+            start, size, view, _ = memory
+            take = min(start + size, end, self._next_register(position)) - position
+            out[position - offset : position - offset + take] = view[
+                position - start : position - start + take
+            ]
+            position += take
+        return bytes(out)
+
+    def write_bytes(self, offset: int, data: bytes | memoryview[int]) -> None:
+        """Write ``data``, each register touched written once with its bytes enabled, ascending."""
+        position = offset
+        end = offset + len(data)
+        while position < end:
+            element = self._find(position, reading=False)
+            if element is not None and element.writer is not None:
+                first = position - element.offset
+                take = min(element.size - first, end - position)
+                part = int.from_bytes(data[position - offset : position - offset + take], "little")
+                element.writer(part << 8 * first, ((1 << 8 * take) - 1) << 8 * first)
+                position += take
+                continue
+            memory = self._find_memory(position)
+            if memory is None:
+                position += 1
+                continue
+            start, size, view, writable = memory
+            take = min(start + size, end, self._next_register(position)) - position
+            if writable:
+                view[position - start : position - start + take] = data[
+                    position - offset : position - offset + take
+                ]
+            position += take
+
+    def read_string(self, offset: int, size: int, count: int) -> bytes:
+        """Read ``count`` elements of ``size`` bytes, all at ``offset`` (a port's `rep ins`)."""
+        element = self._exact.get((offset, size)) or self._find(offset, reading=True)
+        if element is not None and element.block_reader is not None:
+            data = element.block_reader(size, count)
+            if len(data) != size * count:
+                raise ValueError(f"block of {len(data)} bytes where {size * count} were asked for")
+            return data
+        read = self.read
+        return b"".join([read(offset, size).to_bytes(size, "little") for _ in range(count)])
+
+    def write_string(self, offset: int, size: int, data: bytes) -> None:
+        """Write the elements of ``data``, ``size`` bytes each, all to ``offset``."""
+        element = self._exact.get((offset, size)) or self._find(offset, reading=False)
+        if element is not None and element.block_writer is not None:
+            element.block_writer(size, data)
+            return
+        for position in range(0, len(data), size):
+            self.write(offset, size, int.from_bytes(data[position : position + size], "little"))
+
+    def is_memory(self, offset: int, length: int) -> bool:
+        """Whether all of the bytes are plain memory, so that they may be moved in one piece."""
+        memory = self._find_memory(offset)
+        if memory is None or offset + length > memory[0] + memory[1]:
+            return False
+        return offset not in self._by_byte and self._next_register(offset) >= offset + length
+
+    def describe(self, offset: int) -> str:
+        """The name of what lies at ``offset``, for messages and traces."""
+        for element in self._by_byte.get(offset, ()):
+            if element.when is None or element.when():
+                return element.slot.name
+        for element in self._elements:
+            if element.slot.exact and element.offset == offset:
+                return element.slot.name
+        memory = self._find_memory(offset)
+        if memory is not None:
+            return next(n for n, m in self.memories.items() if m.offset == memory[0])
+        return f"+{offset:#x}"
+
+
+if TYPE_CHECKING:
+    _Events = Callable[[RegisterSlot[Any], str], Callable[..., Any] | None]
+
+
+def _check_declaration(cls: type[Bank]) -> None:
+    """Complete widths and refuse registers that are misplaced or overlap in silence."""
+    taken: dict[tuple[int, str], str] = {}
+    exact: dict[tuple[int, int, str], str] = {}
+    for slot in cls.slots.values():
+        single = slot if isinstance(slot, RegisterSlot) else slot.element
+        if single.width is None:
+            single.width = cls.default_width
+        if single.width not in WIDTHS:
+            raise DeclarationError(f"{cls.__name__}.{single.name}: {single.width} bits wide")
+        wide = [f.name for f in single.register.fields.values() if f.mask & ~single.full_mask]
+        if wide or single.reset & ~single.full_mask:
+            raise DeclarationError(f"{cls.__name__}.{single.name}: wider than {single.width} bits")
+    for name, slot, offset, _ in cls.registers():
+        if offset < 0 or (cls.size and offset + slot.size > cls.size):
+            raise DeclarationError(f"{cls.__name__}.{name} lies outside the bank")
+        if slot.when is not None:
+            continue
+        for side, used in (("read", slot.access.readable), ("write", slot.access is not RO_ACCESS)):
+            if used and exact.setdefault((offset, slot.size, side), name) != name:
+                other = exact[offset, slot.size, side]
+                raise DeclarationError(f"{cls.__name__}: {name} overlaps {other}")
+            for byte in range(offset, offset + slot.size) if used and not slot.exact else ():
+                other = taken.setdefault((byte, side), name)
+                if other != name and not _conditional(cls, other):
+                    raise DeclarationError(f"{cls.__name__}: {name} overlaps {other}")
+
+
+def _conditional(cls: type[Bank], name: str) -> bool:
+    slot = cls.slots.get(name)
+    return isinstance(slot, RegisterSlot) and slot.when is not None
+
+
+def _condition(register: Any, field: str, value: int) -> Callable[[], bool]:
+    def holds() -> bool:
+        return bool(getattr(register, field) == value)
+
+    return holds
+
+
+def _bind_element(
+    slot: RegisterSlot[Any],
+    offset: int,
+    index: int | None,
+    view: memoryview[int],
+    position: int,
+    events: _Events,
+) -> _Element:
+    """Compile one register's reader and writer."""
+    element = _Element(slot, offset)
+    element.block_reader = events(slot, "read_block")
+    element.block_writer = events(slot, "write_block")
+    on_read = _with_index(events(slot, "read"), index)
+    on_write = _with_index(events(slot, "write"), index)
+    if slot.access.readable or on_read is not None:
+        element.reader = _reader(slot, view, position, on_read)
+    if slot.access is not RO_ACCESS or slot.mask("stores") or slot.mask("clears") or on_write:
+        element.writer = ByteWriter(slot, view, position, on_write)
+    return element
+
+
+def _with_index(handler: Callable[..., Any] | None, index: int | None) -> Callable[..., Any] | None:
+    if handler is None or index is None:
+        return handler
+    bound = handler
+
+    def indexed(*arguments: int) -> Any:
+        return bound(index, *arguments)
+
+    return indexed
+
+
+def _reader(
+    slot: RegisterSlot[Any],
+    view: memoryview[int],
+    position: int,
+    on_read: Callable[[], int] | None,
+) -> Reader:
+    readable = slot.mask("readable")
+    read_clears = slot.mask("read_clears")
+    full = slot.full_mask
+    if on_read is not None:
+        handler = on_read
+
+        def ask() -> int:
+            return handler() & full
+
+        return ask
+    if read_clears:
+
+        def take() -> int:
+            value = view[position]
+            view[position] = value & ~read_clears
+            return value & readable
+
+        return take
+    if readable == full:
+
+        def stored() -> int:
+            return view[position]
+
+        return stored
+
+    def masked() -> int:
+        return view[position] & readable
+
+    return masked

@@ -1,0 +1,1 @@
+"""The interface to the other side, and its implementations."""

@@ -1,0 +1,1 @@
+"""Xen as the other side: libxen* through ctypes, loaded when they are first used."""

@@ -1,0 +1,1 @@
+"""Devices wired together: address spaces, PCI bus, guest time, saved state."""

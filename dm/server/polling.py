@@ -1,0 +1,66 @@
+"""How long to watch the slots before sleeping, tuned by what watching has brought.
+
+A wake-up costs tens of microseconds, a look at the page a fraction of one. After an answer the
+server therefore looks for the next request for a short window. The window grows when a request
+came just after the server had gone to sleep, shrinks when watching was in vain, and is closed when
+there is only one CPU, on which watching would only delay the guest.
+"""
+
+from __future__ import annotations
+
+__all__ = ["PollWindow"]
+
+SMALLEST = 10_000
+"""Nanoseconds; a window below this is closed."""
+LARGEST = 3_000_000
+"""Nanoseconds; no request is watched for longer."""
+WAKE_UP_FACTOR = 100
+"""A window may last as long as this many system calls take: some ten wake-ups."""
+
+
+class PollWindow:
+    """The window, in nanoseconds; 0 while it does not pay to watch.
+
+    ``cpus``: physical CPUs that the server and the guest share. ``limit``: the largest window, or
+    None to derive it from what a system call costs here.
+    """
+
+    def __init__(self, cpus: int, limit: int | None = None) -> None:
+        self._fixed = limit
+        self.limit = 0 if cpus < 2 else (LARGEST if limit is None else limit)
+        self._call_cost: float | None = None
+        self.length = 0
+        self.hits = 0
+        self.misses = 0
+        self.spent = 0
+
+    def measured(self, nanoseconds: int) -> None:
+        """Say what a system call that did not wait has cost."""
+        if self._fixed is not None or not self.limit:
+            return
+        before = self._call_cost
+        # Interruptions only ever make a call look dearer, so the estimate rises slowly.
+        if before is None or nanoseconds < before:
+            self._call_cost = nanoseconds
+        else:
+            self._call_cost = before + (nanoseconds - before) / 64
+        self.limit = max(SMALLEST, min(LARGEST, int(self._call_cost * WAKE_UP_FACTOR)))
+        self.length = min(self.length, self.limit)
+
+    def hit(self, watched: int) -> None:
+        """A request came after ``watched`` nanoseconds of watching."""
+        self.hits += 1
+        self.spent += watched
+
+    def missed(self, watched: int) -> None:
+        """Nothing came in ``watched`` nanoseconds."""
+        self.misses += 1
+        self.spent += watched
+        self.length //= 2
+        if self.length < SMALLEST:
+            self.length = 0
+
+    def woke(self, slept: int) -> None:
+        """A request ended a sleep of ``slept`` nanoseconds."""
+        if slept < self.limit:
+            self.length = min(self.limit, max(self.length * 2, 2 * slept, SMALLEST))

@@ -1,0 +1,220 @@
+"""The ioreq server: from creation or adoption to destruction, and one turn of service.
+
+Start-up: create, map the pages, enable, bind the ports (xen/common/ioreq.c: enabling before the
+page is mapped would crash the hypervisor; a slot's port is known only after enabling). Shut-down:
+disable, answer every slot, destroy. Nothing ties a server to a process, so a server whose ports
+can be bound belongs to nobody alive.
+"""
+
+from __future__ import annotations
+
+import os
+from struct import Struct
+
+from dm.errors import GuestError, HostError
+from dm.observe.log import Log
+from protocol import layouts
+
+from .executor import Executor, Request
+from .ring import BufferedRing
+from .slots import Slots
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dm.hypervisor.interface import Hypervisor
+    from dm.machine.machine import Machine
+
+__all__ = ["IoreqServer"]
+
+READ_LENGTH = 4 * (layouts.IOREQ_SLOT_COUNT + 1) * 2
+PORT = Struct("I")
+
+
+class IoreqServer:
+    """One ioreq server of one domain, serving one machine."""
+
+    def __init__(self, hypervisor: Hypervisor, machine: Machine) -> None:
+        self._hypervisor = hypervisor
+        self._machine = machine
+        self.executor = Executor(machine)
+        self._log = Log("server")
+        self.id = -1
+        self.slots: Slots
+        self.ring: BufferedRing | None = None
+        self._vcpu_of: dict[int, int] = {}
+        self._port_of: dict[int, int] = {}
+        self._buffered_port = -1
+        self._masked: list[int] = []
+        self.ring_announced = False
+        self.adopted = False
+        self.paused = False
+        self._strays: list[IoreqServer] = []
+
+    def open(self) -> None:
+        """Adopt the server of a dead predecessor or create one; requests may wait afterwards."""
+        for server in reversed(self._hypervisor.server_ids()):
+            if not self.adopted and self._take(server):
+                self.adopted = True
+                self._log.warning("ioreq server %d was left behind; it is adopted", server)
+            elif self.adopted:
+                stray = IoreqServer(self._hypervisor, self._machine)
+                if stray._take(server):
+                    stray.adopted = True
+                    self._strays.append(stray)
+        if self.adopted:
+            self._hypervisor.use_server(self.id)
+            return
+        server = self._hypervisor.create_server()
+        self._map(server)
+        self._hypervisor.enable_server(server, enabled=True)
+        self._bind_all()
+
+    def _take(self, server: int) -> bool:
+        """Try to bind the ports of an existing server: only a dead owner's are free."""
+        self._map(server)
+        try:
+            self._bind_all()
+        except HostError:
+            self._unbind_all()
+            self._hypervisor.unmap_server(server)
+            self.id = -1
+            return False
+        return True
+
+    def _map(self, server: int) -> None:
+        self.id = server
+        self._hypervisor.use_server(server)
+        pages = self._hypervisor.map_server(server)
+        vcpus = self._hypervisor.vcpu_count()
+        self.slots = Slots(
+            pages.synchronous, vcpus, self._machine, self.executor, self._notify_vcpu
+        )
+        self.ring = None
+        if pages.buffered is not None:
+            self.ring = BufferedRing(pages.buffered, self._execute_buffered)
+
+    def _bind_all(self) -> None:
+        for vcpu in range(self.slots.vcpus):
+            port = self._hypervisor.bind(self.slots.remote_port(vcpu))
+            self._vcpu_of[port] = vcpu
+            self._port_of[vcpu] = port
+        remote = self._hypervisor.buffered_port(self.id)
+        if remote and self.ring is not None:
+            self._buffered_port = self._hypervisor.bind(remote)
+
+    def _unbind_all(self) -> None:
+        ports = list(self._vcpu_of)
+        if self._buffered_port >= 0:
+            ports.append(self._buffered_port)
+        for port in ports:
+            try:
+                self._hypervisor.unbind(port)
+            except HostError as error:
+                self._log.warning("%s", error)
+        self._vcpu_of.clear()
+        self._port_of.clear()
+        self._buffered_port = -1
+
+    def settle_adopted(self) -> None:
+        """Answer what the predecessor left; call when the machine is complete."""
+        for vcpu in range(self.slots.vcpus) if self.adopted else ():
+            self.drain()
+            if self.slots.adopt(vcpu):
+                self._notify_vcpu(vcpu)
+        for stray in self._strays:
+            stray.settle_adopted()
+            stray.close()
+        self._strays.clear()
+
+    def _execute_buffered(self, kind: int, address: int, size: int, data: int) -> None:
+        """Perform one buffered write; nobody waits for it, so errors are only counted."""
+        request = Request(kind, 0, address, data, 1, size)
+        try:
+            self.executor.execute(request)
+        except GuestError as error:
+            self._log.limited("buffered %s: %s", request, error)
+        except Exception as error:
+            self._machine.contain(error, f"buffered {request}")
+
+    def drain(self) -> int:
+        """Execute what waits in the ring; gives the number of requests."""
+        ring = self.ring
+        if ring is None or ring.empty:
+            return 0
+        return ring.drain()
+
+    def events(self) -> int:
+        """Serve what event channels announce; gives the number of answers.
+
+        Ports stay masked until `unmask`; the ring's port stays masked until `unmask_ring`, so that
+        entries do not wake the process one by one.
+        """
+        try:
+            data = os.read(self._hypervisor.event_fd, READ_LENGTH)
+        except BlockingIOError:
+            return 0
+        answers = 0
+        for port in memoryview(data).cast("I"):
+            if port == self._buffered_port:
+                self.ring_announced = True
+                continue
+            self._masked.append(port)
+            vcpu = self._vcpu_of.get(port)
+            if vcpu is not None and not self.paused:
+                answers += self.serve(vcpu)
+        return answers
+
+    def serve(self, vcpu: int) -> bool:
+        """Serve one vCPU's slot, the ring first; says whether there was an answer."""
+        ring = self.ring
+        if ring is not None and not ring.empty:
+            ring.drain()
+        if self.slots.serve(vcpu):
+            self._hypervisor.notify(self._port_of[vcpu])
+            return True
+        return False
+
+    def serve_all(self) -> int:
+        """Serve every READY slot, announced or not; gives the number of answers."""
+        answers = 0
+        for vcpu in range(self.slots.vcpus):
+            if self.slots.is_ready(vcpu):
+                answers += self.serve(vcpu)
+        return answers
+
+    def _notify_vcpu(self, vcpu: int) -> None:
+        self._hypervisor.notify(self._port_of[vcpu])
+
+    def unmask(self) -> None:
+        """Let the vCPUs' ports announce again; what came meanwhile is announced at once."""
+        if self._masked:
+            os.write(self._hypervisor.event_fd, b"".join(map(PORT.pack, self._masked)))
+            self._masked.clear()
+
+    def unmask_ring(self) -> None:
+        """Let the ring's port announce again."""
+        self.ring_announced = False
+        os.write(self._hypervisor.event_fd, PORT.pack(self._buffered_port))
+
+    def close(self) -> None:
+        """Disable the server, answer every slot, destroy it. No slot is left unanswered."""
+        if self.id < 0:
+            return
+        hypervisor = self._hypervisor
+        self._try(lambda: hypervisor.enable_server(self.id, enabled=False))
+        self.drain()
+        for vcpu in self.slots.flush():
+            port = self._port_of[vcpu]
+            self._try(lambda: hypervisor.notify(port))  # noqa: B023 - called at once
+        self._unbind_all()
+        self._try(lambda: hypervisor.destroy_server(self.id))
+        self.id = -1
+
+    def _try(self, action: Callable[[], object]) -> None:
+        """Go on whatever happens: on the way out the domain may be gone already."""
+        try:
+            action()
+        except HostError as error:
+            self._log.info("%s", error)

@@ -1,0 +1,121 @@
+"""One turn of the process after the other: when to sleep, when to watch, what comes first.
+
+The order of a turn: the ring, synchronous slots, due timers, back ends and QMP; then, if it pays,
+watch the slots for a while; then unmask the ports and sleep.
+"""
+
+from __future__ import annotations
+
+from select import EPOLLIN
+from time import monotonic_ns
+
+from .polling import PollWindow
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dm.hypervisor.interface import Hypervisor
+    from dm.machine.machine import Machine
+
+    from .loop import Call, Loop
+    from .server import IoreqServer
+
+__all__ = ["Service"]
+
+RING_DELAY = 100_000_000
+"""Nanoseconds for which buffered requests may wait (as QEMU's BUFFER_IO_MAX_DELAY)."""
+LOOK_AROUND = 1_000_000
+"""Nanoseconds of uninterrupted watching after which the other descriptors get their turn."""
+
+
+class Service:
+    """Runs a server on a loop."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        hypervisor: Hypervisor,
+        machine: Machine,
+        server: IoreqServer,
+        window: PollWindow,
+        now: Callable[[], int] = monotonic_ns,
+    ) -> None:
+        self._loop = loop
+        self._machine = machine
+        self._server = server
+        self.window = window
+        self._now = now
+        self._answers = 0
+        self._ring_call: Call | None = None
+        loop.add(hypervisor.event_fd, EPOLLIN, self._on_events)
+        loop.next_deadline = self._next_timer
+
+    def _next_timer(self) -> int | None:
+        deadline = self._machine.timers.next_deadline()
+        if deadline is None:
+            return None
+        return self._loop.now() + max(deadline - self._machine.clock.now(), 0)
+
+    def _on_events(self, events: int) -> None:
+        self._answers += self._server.events()
+        if self._server.ring_announced and self._ring_call is None:
+            self._ring_call = self._loop.call_at(self._loop.now() + RING_DELAY, self._drain_later)
+
+    def _drain_later(self) -> None:
+        """Drain the ring; go on doing so while it fills, else wait to be told again."""
+        self._ring_call = None
+        if self._server.paused:
+            return
+        if self._server.drain():
+            self._ring_call = self._loop.call_at(self._loop.now() + RING_DELAY, self._drain_later)
+        else:
+            self._server.unmask_ring()
+
+    def resume(self) -> None:
+        """Serve what waited while the server was paused."""
+        self._answers += self._server.serve_all()
+        if self._server.ring_announced and self._ring_call is None:
+            self._drain_later()
+
+    def turn(self) -> None:
+        """Wait for something, do it, and watch for more while that pays."""
+        loop, window = self._loop, self.window
+        answers = self._answers
+        timeout = loop.timeout()
+        before = self._now()
+        loop.run_once(timeout)
+        if self._answers != answers and timeout:
+            window.woke(self._now() - before)
+        self._run_timers()
+        while window.length and self._answers != answers:
+            answers = self._answers
+            self._watch()
+            before = self._now()
+            loop.run_once(0)
+            window.measured(self._now() - before)
+            self._run_timers()
+        self._server.unmask()
+
+    def _run_timers(self) -> None:
+        deadline = self._machine.timers.next_deadline()
+        if deadline is not None and deadline <= self._machine.clock.now():
+            self._machine.run_timers()
+
+    def _watch(self) -> None:
+        """Serve slots as they become READY, until the window has passed without one."""
+        server, window, now = self._server, self.window, self._now
+        slots = server.slots
+        start = since = now()
+        while not server.paused:
+            vcpu = slots.first_ready()
+            current = now()
+            if vcpu >= 0:
+                window.hit(current - since)
+                self._answers += server.serve(vcpu)
+                since = now()
+                if since - start >= LOOK_AROUND:
+                    return
+            elif current - since >= window.length:
+                window.missed(current - since)
+                return

@@ -1,0 +1,238 @@
+"""The synchronous page: one slot for each vCPU, its state machine, and the fast way through it.
+
+READY -> INPROCESS -> RESPONSE_READY. Only the data and the state of a slot are ever written: the
+data first, the state byte last (xen/common/ioreq.c: ioreq_send, wait_for_io). Every READY slot is
+answered, whatever it holds and whatever a device does.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from dm.device.device import Deferral
+from dm.device.platform import MEMORY, PCI, PORT
+from dm.errors import GuestError
+from dm.observe.log import Log
+from protocol import layouts
+
+from .executor import ALL_ONES, Executor, Request
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from dm.device.device import Device
+    from dm.machine.machine import Machine
+
+    Entry = tuple[Callable[..., Any], Callable[[], None] | None, Device]
+
+__all__ = ["Slots"]
+
+SIZE = layouts.IOREQ_SIZE
+FLAGS = layouts.IOREQ_FLAGS_OFFSET
+PORT_OFFSET = layouts.IOREQ_VP_EPORT_OFFSET
+DATA_WORD = layouts.IOREQ_DATA_OFFSET // 8
+STATE = layouts.IOREQ_STATE_MASK
+READY = layouts.IOREQ_STATE_READY
+INPROCESS = layouts.IOREQ_STATE_INPROCESS
+ANSWERED = layouts.IOREQ_STATE_RESPONSE_READY
+READS = layouts.IOREQ_DIR_MASK
+TO_INPROCESS = INPROCESS - READY
+TO_ANSWERED = ANSWERED - READY
+"""What is added to the flags of a READY slot to bring it into the next states."""
+
+SLOT_WITH_SHAPE = layouts.IOREQ_FORMAT[:-2] + "H"
+"""A slot whose flags and type are read as one word: with the size, the shape of the access."""
+
+SPACE_OF = {
+    layouts.IOREQ_TYPE_PIO: PORT,
+    layouts.IOREQ_TYPE_COPY: MEMORY,
+    layouts.IOREQ_TYPE_PCI_CONFIG: PCI,
+}
+
+READY_TO_SEE = bytes(1 if value & STATE == READY else 0 for value in range(256))
+"""Translates flag bytes so that READY slots stand out."""
+
+
+class Slots:
+    """Serves the slots of ``vcpus`` vCPUs. ``answered(vcpu)`` is told of late answers."""
+
+    def __init__(
+        self,
+        page: memoryview[int],
+        vcpus: int,
+        machine: Machine,
+        executor: Executor,
+        answered: Callable[[int], None],
+    ) -> None:
+        self.vcpus = vcpus
+        self._page = page
+        self._quads = page.cast("Q")
+        self._flags = page[FLAGS : FLAGS + SIZE * vcpus : SIZE]
+        self._unpack = Struct(SLOT_WITH_SHAPE).unpack_from
+        self._machine = machine
+        self._executor = executor
+        self._answered = answered
+        self._tables: dict[int, Mapping[int, Entry]] = {}
+        for kind, space in SPACE_OF.items():
+            for size in ALL_ONES:
+                shape = size << 16 | kind << 8 | READY
+                self._tables[shape | READS] = machine.spaces.reads[space, size]
+                self._tables[shape] = machine.spaces.writes[space, size]
+        self._waiting: dict[int, Deferral] = {}
+        self._log = Log("server")
+        self.served = 0
+        self.refused = 0
+
+    def remote_port(self, vcpu: int) -> int:
+        """The domain's event channel of ``vcpu``; meaningful once the server is enabled."""
+        at = vcpu * SIZE + PORT_OFFSET
+        return int.from_bytes(self._page[at : at + 4], "little")
+
+    def first_ready(self) -> int:
+        """The lowest vCPU whose slot is READY; -1 when there is none."""
+        return self._flags.tobytes().translate(READY_TO_SEE).find(1)
+
+    def is_ready(self, vcpu: int) -> bool:
+        """Whether the slot of ``vcpu`` is READY."""
+        return self._flags[vcpu] & STATE == READY
+
+    def serve(self, vcpu: int) -> bool:
+        """Serve the slot of ``vcpu``; says whether there is an answer to notify the vCPU of.
+
+        A slot that is not READY (a spurious event) is left alone.
+        """
+        page = self._page
+        offset = vcpu * SIZE
+        address, data, count, size, _, _, word = self._unpack(page, offset)
+        table = self._tables.get(size << 16 | word)
+        if table is not None and count == 1:
+            entry = table.get(address)
+            if entry is not None:
+                access, settle, device = entry
+                flags = word & 0xFF
+                page[offset + FLAGS] = flags + TO_INPROCESS
+                self.served += 1
+                try:
+                    if flags & READS:
+                        value = access()
+                        if settle is not None:
+                            settle()
+                        self._quads[(offset >> 3) + DATA_WORD] = value
+                    else:
+                        access(data)
+                        if settle is not None:
+                            settle()
+                except Exception as error:
+                    return self._failed(vcpu, error, device, size)
+                page[offset + FLAGS] = flags + TO_ANSWERED
+                return True
+        if word & STATE != READY:
+            return False
+        request = Request(word >> 8, word & 0xFF, address, data, count, size)
+        return self._serve_any(vcpu, offset, word & 0xFF, request)
+
+    def _failed(self, vcpu: int, error: Exception, device: Device, size: int) -> bool:
+        """A device answers later, or went wrong: the guest then gets ones."""
+        if isinstance(error, Deferral):
+            self._defer(vcpu, error)
+            return False
+        self._contain(error, device)
+        self._answer(vcpu * SIZE, ALL_ONES[size], bool(self._flags[vcpu] & READS))
+        return True
+
+    def _serve_any(self, vcpu: int, offset: int, flags: int, request: Request) -> bool:
+        """Serve a request of any shape by the general rules."""
+        self._page[offset + FLAGS] = flags + TO_INPROCESS
+        self.served += 1
+        answer = ALL_ONES.get(request.size, ALL_ONES[8])
+        try:
+            answer = self._executor.execute(request)
+        except Deferral as deferral:
+            if not request.pointer and request.count == 1:
+                self._defer(vcpu, deferral)
+                return False
+            self._refuse(
+                GuestError(f"{deferral.device.name} cannot answer a string later"), request
+            )
+        except GuestError as error:
+            self._refuse(error, request)
+        except Exception as error:
+            self._contain(error, self._machine.bus.last, request)
+        self._answer(offset, answer, request.reads and not request.pointer)
+        return True
+
+    def _answer(self, offset: int, value: int, reads: bool) -> None:
+        """Store the answer: the data first, the state last."""
+        if reads:
+            self._quads[(offset >> 3) + DATA_WORD] = value & ALL_ONES[8]
+        flags = self._page[offset + FLAGS]
+        self._page[offset + FLAGS] = flags & ~STATE | ANSWERED
+
+    def _refuse(self, error: GuestError, request: Request) -> None:
+        self.refused += 1
+        self._log.limited("%s: %s", request, error)
+
+    def _contain(self, error: Exception, device: Device | None, request: object = "") -> None:
+        name = "a device" if device is None else device.name
+        self._machine.contain(error, f"{name} {request}".rstrip())
+        if device is not None:
+            try:
+                device.settle()
+            except Exception as second:
+                self._machine.contain(second, name)
+
+    def _defer(self, vcpu: int, deferral: Deferral) -> None:
+        """Leave the slot INPROCESS until the device completes the answer."""
+        self._waiting[vcpu] = deferral
+        reads = bool(self._flags[vcpu] & READS)
+
+        def finish(value: int) -> None:
+            if self._waiting.pop(vcpu, None) is not None:
+                self._answer(vcpu * SIZE, value, reads)
+                self._answered(vcpu)
+
+        deferral.attach(finish)
+
+    @property
+    def waiting(self) -> int:
+        """How many answers are still to come from devices."""
+        return len(self._waiting)
+
+    def adopt(self, vcpu: int) -> bool:
+        """Settle a slot that a dead predecessor left; says whether to notify the vCPU.
+
+        READY: nobody began it, it is served. INPROCESS: it may have been executed; a write is
+        answered without being repeated, a read is executed again, since it needs its answer.
+        RESPONSE_READY: answered, but perhaps never notified.
+        """
+        flags = self._flags[vcpu]
+        state = flags & STATE
+        if state == INPROCESS and not flags & READS:
+            self._answer(vcpu * SIZE, 0, reads=False)
+            return True
+        if state == INPROCESS:
+            self._flags[vcpu] = flags & ~STATE | READY
+        if state in (READY, INPROCESS):
+            return self.serve(vcpu)
+        return state == ANSWERED
+
+    def flush(self) -> list[int]:
+        """Answer every slot that still waits, at the end; gives the vCPUs to notify."""
+        answered = []
+        self._waiting.clear()
+        for vcpu in range(self.vcpus):
+            flags = self._flags[vcpu]
+            if flags & STATE == READY:
+                self.serve(vcpu)
+                self._waiting.clear()
+            if self._flags[vcpu] & STATE in (READY, INPROCESS):
+                size_at = vcpu * SIZE + layouts.IOREQ_SIZE_OFFSET
+                size = int.from_bytes(self._page[size_at : size_at + 4], "little")
+                pointer = flags & layouts.IOREQ_DATA_IS_PTR_MASK
+                reads = bool(flags & READS) and not pointer
+                self._answer(vcpu * SIZE, ALL_ONES.get(size, ALL_ONES[8]), reads)
+            if flags & STATE in (READY, INPROCESS):
+                answered.append(vcpu)
+        return answered

@@ -1,0 +1,7 @@
+"""Fixtures of the device tests."""
+
+from __future__ import annotations
+
+from .qtest import qemu
+
+__all__ = ["qemu"]

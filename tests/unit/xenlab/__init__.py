@@ -1,0 +1,1 @@
+"""Tests of the laboratory that need neither root nor QEMU."""

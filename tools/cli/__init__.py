@@ -1,0 +1,1 @@
+"""The `ioreqd` command; one module per sub-command, imported when it is asked for."""
