@@ -10,7 +10,7 @@ What a hostile guest can do: fill whatever the chardev's other end keeps.
 
 from __future__ import annotations
 
-from dm import Bank, Character, Device, Option, PortWindow, Register
+from dm import WO, Bank, Character, Device, Option, PortWindow, Register
 
 __all__ = ["DebugConsole"]
 
@@ -18,7 +18,7 @@ __all__ = ["DebugConsole"]
 class ConsolePort(Bank, size=1, width=8):
     """The one port."""
 
-    data = Register.at(0)
+    data = Register.at(0, access=WO)
 
 
 class DebugConsole(Device):

@@ -5,7 +5,8 @@ hvmloader refuses to start unless the function at 00:01.0, if there is one, is t
 (tools/firmware/hvmloader/pci.c: pci_setup).
 
 Sources: Intel 82371SB (PIIX3) datasheet (290550), 2.2, the PIRQx route control registers at 0x60
-to 0x63; reset values as in QEMU's hw/isa/piix3.c:piix3_reset, which guests were seen to accept.
+to 0x63; reset values as read from QEMU (hw/isa/piix3.c: piix3_reset; the command register is zero
+after the reset of the bus, where the datasheet has 7).
 Not modelled: the bridge's DMA controller, ELCR and timing registers; the latter are plain bytes.
 The reset control port 0xcf9 is in `devices.pci_host`.
 What a hostile guest can do: route its own links to any of its own 16 interrupts.
@@ -41,7 +42,6 @@ class RouteControl(Register, width=8, reset=0x80):
 class BridgeConfig(PciConfig):
     """The bridge's configuration: the routes, and bytes with the reset values that QEMU gives."""
 
-    command = PciConfig.command.variant(reset=0x0007)
     status = PciConfig.status.variant(reset=0x0200)
     io_recovery = Register.at(0x4C, reset=0x4D)
     bus_chip_select = Register.at(0x4E, width=16, reset=0x0003)

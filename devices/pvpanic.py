@@ -8,7 +8,7 @@ nowhere and logged at a limited rate.
 
 from __future__ import annotations
 
-from dm import Bank, Bit, ConfigError, Device, Option, PortWindow, Register, Transient
+from dm import WO, Bank, Bit, ConfigError, Device, Option, PortWindow, Register, Transient
 
 __all__ = ["CRASH_LOADED", "PANICKED", "Pvpanic"]
 
@@ -31,7 +31,7 @@ KNOWN = PANICKED | CRASH_LOADED
 class PanicPort(Bank, size=1, width=8):
     """The one port."""
 
-    events = Events.at(0)
+    events = Events.at(0, access=WO)
 
 
 class Pvpanic(Device):

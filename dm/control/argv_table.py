@@ -174,6 +174,7 @@ MACHINE_PROPERTIES: dict[str, str] = {
     "strict": "",
     "suppress-vmdesc": "",
     "max-ram-below-4g": "",
+    "poll-max-us": "",
     "acpi": "",
     "graphics": "",
     "usb": _USB,

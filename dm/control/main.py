@@ -5,24 +5,13 @@ Exit status: 0 after a signal or `quit`; 2 and one line for the user's mistakes;
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-from select import EPOLLIN
 
 from dm.errors import ConfigError, HostError
 
 from .argv import Options, parse
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dm.server.loop import Loop
-
 __all__ = ["main"]
-
-END_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 def main() -> int:
@@ -55,12 +44,13 @@ def _serve(options: Options) -> int:
     from dm.server.loop import Loop
 
     from .process import DeviceModel
+    from .signals import end_on_signals
 
     if options.domid is None:
         raise ConfigError("-xen-domid is missing")
     loop = Loop()
     model = DeviceModel(options, loop, XenHypervisor(options.domid))
-    _on_signals(loop, model.quit)
+    end_on_signals(loop, model.quit)
     try:
         model.open()
         model.run()
@@ -75,11 +65,12 @@ def _probe(options: Options) -> int:
 
     from .probe import ProbeMonitor
     from .qmp_listener import Qmp
+    from .signals import end_on_signals
 
     loop = Loop()
     monitor = ProbeMonitor()
     qmp = Qmp(loop, monitor)
-    _on_signals(loop, monitor.quit)
+    end_on_signals(loop, monitor.quit)
     for spec in options.chardevs:
         if spec.label in options.qmp:
             qmp.open(spec)
@@ -89,20 +80,6 @@ def _probe(options: Options) -> int:
     finally:
         qmp.close()
     return 0
-
-
-def _on_signals(loop: Loop, end: Callable[[], None]) -> None:
-    """Let the signals that end a process end the loop, at a moment of the loop's choosing."""
-    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    for number in END_SIGNALS:
-        signal.signal(number, lambda *_: None)
-
-    def received(events: int) -> None:
-        os.read(reading, 64)
-        end()
-
-    loop.add(reading, EPOLLIN, received)
 
 
 if __name__ == "__main__":

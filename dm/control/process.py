@@ -26,6 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dm.device.character import LiveCharacter
     from dm.device.device import Device
+    from dm.host.tap import Tap
     from dm.hypervisor.interface import Hypervisor, Store
 
     from .argv import Options
@@ -48,6 +49,7 @@ class DeviceModel:
         self.qmp = Qmp(loop, MachineMonitor(self))
         self._log = Log("process")
         self._store: Store | None = None
+        self._taps: list[Tap] = []
         kind = options.machine.get("type", "xenfv")
         self.machine = Machine(kind, hypervisor, hypervisor.memory, loop.now)
         self.server = IoreqServer(hypervisor, self.machine)
@@ -111,6 +113,7 @@ class DeviceModel:
                 self.chardevs.add(self.qmp.open(spec))
             else:
                 self.chardevs.open(spec)
+        self._open_taps()
         by_name = {device.name: device for device in self.machine.devices}
         for number, serial in enumerate(options.serials):
             device = by_name.get(f"serial{number}")
@@ -119,6 +122,17 @@ class DeviceModel:
         for device, label in plugs:
             spec = ChardevSpec("chardev", label, {"id": label}, f"-device …,chardev={label}")
             _character(device).attach(self.chardevs.open(spec))
+
+    def _open_taps(self) -> None:
+        """Make the interfaces that the toolstack's hot-plug scripts look for."""
+        for netdev in self.options.netdevs:
+            if netdev.get("type") == "tap" and "ifname" in netdev:
+                from dm.host.tap import Tap
+
+                try:
+                    self._taps.append(Tap(netdev["ifname"]))
+                except HostError as error:
+                    self._log.warning("%s", error)
 
     def _apply(self, data: bytes) -> None:
         from dm.machine.container import load
@@ -237,6 +251,8 @@ class DeviceModel:
         self.server.close()
         self.qmp.close()
         self.chardevs.close()
+        for tap in self._taps:
+            tap.close()
         self.hypervisor.close()
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
         def accept_input(self) -> None: ...
 
 
+INPUT_CHUNK = 4096
+"""Bytes at a time for a device that never says how much room it has."""
+
 __all__ = ["Character", "LiveCharacter"]
 
 
@@ -47,26 +50,31 @@ class Character:
 class LiveCharacter:
     """The plug of a running device."""
 
-    __slots__ = ("_backend", "_received", "_room", "after_input")
+    __slots__ = ("_backend", "_received", "_room", "_running", "after_input")
 
     def __init__(
         self,
         received: Callable[[bytes], object] | None,
         room: Callable[[], int] | None,
         after_input: Callable[[], object],
+        running: Callable[[], bool],
     ) -> None:
         self._backend: CharacterBackend | None = None
         self._received = received
         self._room = room
         self.after_input = after_input
+        self._running = running
 
     def attach(self, backend: CharacterBackend) -> None:
         """Connect ``backend``; its input goes to the device from now on."""
         self._backend = backend
-        backend.connect(self._deliver, self._no_room if self._room is None else self._room)
+        backend.connect(self._deliver, self._space)
 
-    def _no_room(self) -> int:
-        return 0 if self._received is None else 4096
+    def _space(self) -> int:
+        """Bytes that the device takes now: none while the machine stands still."""
+        if self._received is None or not self._running():
+            return 0
+        return INPUT_CHUNK if self._room is None else self._room()
 
     def _deliver(self, data: bytes) -> None:
         if self._received is not None:

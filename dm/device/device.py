@@ -34,7 +34,16 @@ class Collaborators:
     a timer or a window's place changed; ``request`` names the request under way.
     """
 
-    __slots__ = ("defer", "memory", "now", "platform", "remap", "report", "timer_changed")
+    __slots__ = (
+        "defer",
+        "memory",
+        "now",
+        "platform",
+        "remap",
+        "report",
+        "running",
+        "timer_changed",
+    )
 
     def __init__(
         self,
@@ -45,6 +54,7 @@ class Collaborators:
         remap: Callable[[Device], None],
         report: Callable[[Device, str, tuple[object, ...]], None],
         defer: Callable[[Deferral, Device], None],
+        running: Callable[[], bool],
     ) -> None:
         self.platform = platform
         self.memory = memory
@@ -53,6 +63,7 @@ class Collaborators:
         self.remap = remap
         self.report = report
         self.defer = defer
+        self.running = running
 
 
 class Deferral(Exception):  # noqa: N818 - it is an answer that comes later, not an error
@@ -250,6 +261,7 @@ class Device:
             getattr(self, received) if received else None,
             getattr(self, room) if room else None,
             lambda: self.settle(),  # noqa: PLW0108 - it is made after this
+            self._collaborators.running,
         )
 
     def character_plug(self) -> LiveCharacter | None:

@@ -76,6 +76,12 @@ class LiveLine:
 
         return settle
 
+    def lower(self) -> None:
+        """Drive the line low if it is high, whatever the device asks for."""
+        if self._driven[self._index]:
+            self._drive(0)
+            self._driven[self._index] = 0
+
     def redrive(self) -> None:
         """Drive the line whatever was driven last (after a reset or a load)."""
         level = 1 if self._level() else 0

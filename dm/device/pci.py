@@ -38,17 +38,17 @@ CONFIG_SIZE = 256
 
 
 class Command(Register, width=16):
-    """The command register (6.2.2)."""
+    """The command register (6.2.2); writable as far as QEMU's functions have it."""
 
     io = Bit(0)
     memory = Bit(1)
     master = Bit(2)
     special_cycles = Bit(3, access=RO)
-    memory_write_invalidate = Bit(4)
+    memory_write_invalidate = Bit(4, access=RO)
     vga_snoop = Bit(5, access=RO)
-    parity_response = Bit(6)
+    parity_response = Bit(6, access=RO)
     serr = Bit(8)
-    fast_back_to_back = Bit(9)
+    fast_back_to_back = Bit(9, access=RO)
     interrupt_disable = Bit(10)
 
 
@@ -79,7 +79,7 @@ class PciConfig(Bank, size=CONFIG_SIZE, width=8, gap=0, sizes=(1, 2, 4)):
     subclass = Register.at(0x0A, access=RO)
     base_class = Register.at(0x0B, access=RO)
     cache_line_size = Register.at(0x0C)
-    latency_timer = Register.at(0x0D)
+    latency_timer = Register.at(0x0D, access=RO)
     header_type = Register.at(0x0E, access=RO)
     self_test = Register.at(0x0F, access=RO)
     bar0 = Register.at(0x10, width=32, access=RO)
@@ -335,6 +335,11 @@ class _PciInterrupt(LiveLine):
         pin = request & ~msi & ~device.config.command.interrupt_disable & 1
         if pin != device.pin_driven:
             self._drive_pin(pin)
+
+    def lower(self) -> None:
+        """Drive the pin low if it is high."""
+        if self._device.pin_driven:
+            self._drive_pin(0)
 
     def redrive(self) -> None:
         """Drive the pin whatever was driven last; an MSI that was sent is not sent again."""

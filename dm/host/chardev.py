@@ -34,8 +34,8 @@ if TYPE_CHECKING:
         def now(self) -> int:
             """Monotonic time in nanoseconds."""
 
-        def call_at(self, deadline_ns: int, callback: Callable[[], None]) -> Cancellable:
-            """Calls ``callback`` once at that time of :meth:`now`."""
+        def call_at(self, deadline: int, callback: Callable[[], None]) -> Cancellable:
+            """Calls ``callback`` once at that time of :meth:`now`, in nanoseconds."""
 
     class Listed(Protocol):
         """What query-chardev shows: back ends, and the monitors' own connections."""

@@ -6,6 +6,7 @@ that is needed here; it is on the start-up path because a toolstack always asks 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -38,6 +39,8 @@ class Listener:
         self.unix = unix
         self._path = path
         self._identity = _identity(path) if path else None
+        # Given up for a moment to turn a client away when no descriptor is left.
+        self._spare = os.dup(sock.fileno())
         sock.setblocking(False)
 
     def fileno(self) -> int:
@@ -47,15 +50,32 @@ class Listener:
     def accept(self) -> int:
         """The descriptor of the next connection, non-blocking and closed on exec; -1 for none."""
         try:
-            fd = int(self._sock._accept()[0])  # type: ignore[attr-defined]
-        except OSError:
+            fd = self._accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE) and self._spare >= 0:
+                self._turn_away()
             return -1
-        os.set_inheritable(fd, False)
         os.set_blocking(fd, False)
         return fd
 
+    def _accept(self) -> int:
+        return int(self._sock._accept()[0])  # type: ignore[attr-defined]
+
+    def _turn_away(self) -> None:
+        """Closes the waiting connection: left in the backlog it would wake the loop for ever."""
+        os.close(self._spare)
+        self._spare = -1
+        try:
+            os.close(self._accept())
+            self._spare = os.dup(self.fileno())
+        except OSError:
+            pass
+
     def close(self) -> None:
         """Closes it, and removes its path if nobody has put another socket there."""
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
         self._sock.close()
         if self._path and self._identity and _identity(self._path) == self._identity:
             try:

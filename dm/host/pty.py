@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PtyChardev", "make_raw"]
 
+# More than Linux keeps of a terminal's bytes on their way to a reader (about 12 KiB).
+_SLACK_BYTES = 16 << 10
+
 
 def make_raw(fd: int, signals: bool = False) -> None:
     """No echo, no line editing, no translation of any byte; 8 bits (termios(3), cfmakeraw).
@@ -71,8 +74,10 @@ class PtyChardev(StreamChardev):
         except OSError:
             taken = 0
         self.dropped += taken
-        if taken < excess:
-            super()._make_room(excess - taken)
+        # The kernel moves bytes to where they can be taken back in its own time.
+        over = excess - taken - _SLACK_BYTES
+        if over > 0:
+            super()._make_room(over)
         self._flush()
 
     def _lost(self) -> None:

@@ -10,6 +10,8 @@ from dm.device.platform import Platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dm.device.platform import GuestMemory
 
 __all__ = ["Hypervisor", "ServerPages", "Store"]
@@ -64,6 +66,13 @@ class Hypervisor(Platform):
 
     def create_server(self) -> int:
         """Create an ioreq server with a buffered ring in legacy mode; gives its id."""
+        raise NotImplementedError
+
+    def exclusive(self) -> Callable[[], None]:
+        """Keep other emulators of this project from taking servers; call the result to end it.
+
+        Between the creation of a server and the binding of its ports it looks like a dead one's.
+        """
         raise NotImplementedError
 
     def server_ids(self) -> list[int]:

@@ -80,6 +80,7 @@ class Machine:
             self._remap,
             self._report,
             self._defer,
+            lambda: self.clock.running,
         )
         position = 0
         for device in self.devices:
@@ -156,6 +157,10 @@ class Machine:
     def start(self) -> None:
         """Let guest time and timers run."""
         self.clock.start()
+        for device in self.devices:
+            plug = device.character_plug()
+            if plug is not None:
+                plug.accept_input()
 
     def stop(self) -> None:
         """Let guest time stand still; no timer fires until ``start``."""
@@ -179,6 +184,15 @@ class Machine:
             for tell in (device.forward, *[line.redrive for line in device.lines]):
                 try:
                     tell()
+                except HostError as error:
+                    self.contain(error, device.name)
+
+    def lower_lines(self) -> None:
+        """Drive every line low: a level outlives the emulator that raised it."""
+        for device in self.devices:
+            for line in device.lines:
+                try:
+                    line.lower()
                 except HostError as error:
                     self.contain(error, device.name)
 

@@ -54,6 +54,13 @@ class IoreqServer:
 
     def open(self) -> None:
         """Adopt the server of a dead predecessor or create one; requests may wait afterwards."""
+        end = self._hypervisor.exclusive()
+        try:
+            self._adopt_or_create()
+        finally:
+            end()
+
+    def _adopt_or_create(self) -> None:
         for server in reversed(self._hypervisor.server_ids()):
             if not self.adopted and self._take(server):
                 self.adopted = True
@@ -81,6 +88,7 @@ class IoreqServer:
             self._hypervisor.unmap_server(server)
             self.id = -1
             return False
+        self._hypervisor.enable_server(server, enabled=True)
         return True
 
     def _map(self, server: int) -> None:

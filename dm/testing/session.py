@@ -131,11 +131,12 @@ class Session:
         ]
 
     def adopt_surroundings(self, other: Session) -> None:
-        """Take over what is not the device's: RAM, unread input, routes that the platform keeps."""
+        """Take over what is not the device's: RAM, the host's ends, the platform's routes."""
         self.bench.memory.ram[:] = other.bench.memory.ram
         self.bench.platform.links = dict(other.bench.platform.links)
         for mine, theirs in zip(self.characters, other.characters, strict=True):
             mine.pending[:] = theirs.pending
+            mine.accepts = theirs.accepts
 
     def reloaded(self) -> Session:
         """A fresh device in a fresh process's stead, given this one's saved state."""
@@ -255,8 +256,11 @@ class Session:
                 timer.handler()
 
     def _feed(self, random: Random) -> None:
+        """Have the host send some bytes, and take as many of the device's as it likes to."""
         if self.characters:
-            random.choice(self.characters).feed(random.randbytes(random.choice((1, 1, 2, 5, 40))))
+            character = random.choice(self.characters)
+            character.accepts = random.choice((None, None, 0, 1, 7))
+            character.feed(random.randbytes(random.choice((0, 1, 1, 2, 5, 40))))
 
     def _place(self, random: Random) -> None:
         """Give every BAR a place of its own and switch decoding on, as firmware does."""

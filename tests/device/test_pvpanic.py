@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from dm.errors import ConfigError
 from dm.machine.fakes import TestBench
 
 
-def watched(**options: int) -> tuple[TestBench, list[int]]:
+def watched(**options: Any) -> tuple[TestBench, list[int]]:
     device = Pvpanic(**options)
     bench, seen = TestBench(device), list[int]()
     device.report = seen.append

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tools.xenlab.image import Image, build, built
 from tools.xenlab.command import Command, LabError, Result
+from tools.xenlab.image import Image, build, built
 from tools.xenlab.lab import Lab, run
 from tools.xenlab.needs import lab_available
 from tools.xenlab.release import DEFAULT_XEN, RELEASES, Release, find_release

@@ -6,6 +6,7 @@ sync_console costs three seconds; more than one dom0 vCPU stalls about one boot 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import threading
@@ -139,4 +140,6 @@ class Emulator:
         assert self._process is not None
         self._process.kill()
         self._keeper.join(_GRACE)
+        with contextlib.suppress(OSError):
+            self.port.shutdown(socket.SHUT_RDWR)  # wakes a reader, which close would not
         self.port.close()

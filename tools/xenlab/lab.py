@@ -15,9 +15,9 @@ from types import TracebackType
 
 from dm.errors import ConfigError
 from tools.xenlab import agent
-from tools.xenlab.image import Progress, build
 from tools.xenlab.command import Command, LabError, OnOutput, Result
 from tools.xenlab.emulator import Emulator, Machine
+from tools.xenlab.image import Progress, build
 from tools.xenlab.needs import require_tools
 from tools.xenlab.release import DEFAULT_XEN, find_release
 from tools.xenlab.wheel import install_wheels

@@ -11,8 +11,8 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 from dm.errors import ConfigError, HostError
-from tools.xenlab.image import Image, Progress
 from tools.xenlab.cache import content_key, ensure, prune
+from tools.xenlab.image import Image, Progress
 from tools.xenlab.process import compile_python, copy_tree_image
 
 __all__ = ["install_wheels"]

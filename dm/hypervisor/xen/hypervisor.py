@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes as c
 import os
 from errno import ENOENT
+from fcntl import LOCK_EX, flock
 from struct import Struct
 
 from dm.device.platform import PCI
@@ -22,10 +23,12 @@ from .store import XenStore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 __all__ = ["XenHypervisor"]
 
+RUN_DIRECTORY = "/var/run/xen"
 PHYSICAL_CPUS = "/sys/devices/system/xen_cpu"
 
 HYPERVISOR_HVM_OP = 34
@@ -84,6 +87,15 @@ class XenHypervisor(Hypervisor):
         server = c.c_uint16()
         self._call("create_ioreq_server", layouts.BUFIOREQ_MODE_LEGACY, c.byref(server))
         return server.value
+
+    def exclusive(self) -> Callable[[], None]:
+        """See `Hypervisor.exclusive`: a lock on Xen's run-time directory, which leaves no file."""
+        try:
+            directory = os.open(RUN_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return lambda: None
+        flock(directory, LOCK_EX)
+        return lambda: os.close(directory)
 
     def server_ids(self) -> list[int]:
         """See `Hypervisor.server_ids`."""

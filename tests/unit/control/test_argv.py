@@ -1,4 +1,4 @@
-"""The argument vector of libxl (Xen 4.17 to 4.23), row by row, and what is made of anything else."""
+"""The argument vector of libxl (Xen 4.17 to 4.23) row by row, and what is made of all else."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def test_what_is_not_modelled_is_one_line_that_names_it_or_an_error_if_strict(
     (line,) = check(parse(arguments), ())
     assert part in line
     assert "\n" not in line
-    assert text.split()[-1] in line
+    assert text.rpartition(" ")[2] in line
     with pytest.raises(ConfigError) as caught:
         check(parse([*arguments, "-machine", "xenfv,strict=on"]), ())
     assert line in str(caught.value)
@@ -346,9 +346,10 @@ def test_every_field_of_the_table_exists() -> None:
 def test_any_vector_is_read_or_refused_in_one_line(arguments: list[str]) -> None:
     try:
         options = parse(arguments)
-        unmodelled(options, ())
-    except ConfigError as error:
-        assert str(error)
+        lines = unmodelled(options, ())
+    except ConfigError:
+        return
+    assert len(lines) >= len(options.warnings)
 
 
 @pytest.mark.skipif(QEMU is None, reason=NO_QEMU)

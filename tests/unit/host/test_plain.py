@@ -13,6 +13,7 @@ from dm.errors import ConfigError
 from dm.host.chardev import Chardev, ChardevSet
 from dm.host.files import RingChardev
 from dm.host.stdio import StdioChardev
+from dm.server.loop import Loop
 from tests.unit.host.conftest import Device
 from tests.unit.loop import MiniLoop
 
@@ -137,3 +138,19 @@ def test_stdio_as_libxl_gives_it_is_null_and_a_bounded_log(
         chardev.close()
     assert (tmp_path / "log").read_bytes() == b"1234123412"
     assert chardev.dropped == 6
+
+
+def test_the_loop_of_the_process_serves_back_ends(tmp_path: Path) -> None:
+    loop = Loop()
+    chardevs = ChardevSet(loop)
+    chardev = chardevs.open(from_chardev("pty,id=a", []))
+    device = Device(chardev)
+    fd = os.open(chardev.filename.removeprefix("pty:"), os.O_RDWR | os.O_NOCTTY)
+    os.write(fd, b"x")
+    for _ in range(100):
+        if not device.got:
+            loop.run_once(0.1)
+    assert bytes(device.got) == b"x"
+    os.close(fd)
+    chardevs.close()
+    loop.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import socket
 import struct
 from collections.abc import Callable
@@ -238,3 +240,35 @@ def test_a_descriptor_that_does_not_listen_is_refused(chardevs: ChardevSet) -> N
     left, right = socket.socketpair()
     with left, right, pytest.raises(ConfigError, match="not a listening socket"):
         chardevs.open(from_chardev(f"socket,id=x,fd={left.fileno()},server=on,wait=off", []))
+
+
+def use_up_descriptors(fd: int, filler: list[int]) -> None:
+    try:
+        while True:
+            filler.append(os.dup(fd))
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+
+
+def test_a_client_for_whom_no_descriptor_is_left_is_turned_away_without_spinning(
+    loop: MiniLoop, serial: Opener, tmp_path: Path
+) -> None:
+    chardev = serial(f"unix:{tmp_path}/s,server=on,wait=off")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with client(tmp_path / "s") as peer:
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        filler: list[int] = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
+        try:
+            use_up_descriptors(peer.fileno(), filler)
+            loop.settle()
+            peer.setblocking(False)
+            assert peer.recv(1) == b""
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for fd in filler:
+                os.close(fd)
+    assert not chardev.backend_open
+    with client(tmp_path / "s"):
+        loop.run_until(lambda: chardev.backend_open)

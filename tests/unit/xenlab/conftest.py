@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -36,8 +37,10 @@ class AgentProcess:
 
     def stop(self) -> None:
         """Hang up, upon which the agent ends by itself."""
+        with contextlib.suppress(OSError):
+            self.port.shutdown(socket.SHUT_RDWR)  # wakes a reader, which close would not
         self.port.close()
-        self.process.wait(60)
+        self.process.wait(20)
 
 
 @pytest.fixture

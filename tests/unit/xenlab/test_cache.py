@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dm.errors import HostError
-from tools.xenlab import cache, image
+from tools.xenlab import agent, cache, image
 from tools.xenlab.release import RELEASES, Release
 from tools.xenlab.sources import Sources
 
@@ -66,7 +66,7 @@ def test_the_image_key_changes_with_a_script_and_with_the_agent(
     changed = image.image_key(RELEASES["4.17"], SOURCES)
     assert changed != before
     (tmp_path / "agent.py").write_bytes(b"")
-    monkeypatch.setattr(image.agent, "__file__", str(tmp_path / "agent.py"))
+    monkeypatch.setattr(agent, "__file__", str(tmp_path / "agent.py"))
     assert image.image_key(RELEASES["4.17"], SOURCES) not in (before, changed)
 
 

@@ -119,7 +119,7 @@ def test_doctor_reports_what_is_missing_with_its_package(
     def no_library(soname: str) -> NoReturn:
         raise OSError(soname)
 
-    monkeypatch.setattr(doctor.ctypes, "CDLL", no_library)
+    monkeypatch.setattr("ctypes.CDLL", no_library)
     assert main.main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "libxenevtchn.so.1:          missing (package libxenevtchn1)\n" in out

@@ -10,8 +10,9 @@ import pytest
 from dm.errors import ConfigError, HostError
 from tests.unit.xenlab.conftest import AgentProcess
 from tools.xenlab import command
+from tools.xenlab.command import LabError
 from tools.xenlab.emulator import Machine, _arguments
-from tools.xenlab.lab import Lab, LabError
+from tools.xenlab.lab import Lab
 
 
 def test_a_result_tells_status_and_output(fake_lab: Lab) -> None:

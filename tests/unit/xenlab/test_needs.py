@@ -48,14 +48,14 @@ def _sudo(tools: Path, status: int) -> None:
 
 
 def test_root_needs_no_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(needs.os, "geteuid", lambda: 0)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
     assert needs.require_root() == []
 
 
 def test_others_go_through_sudo_if_it_asks_nothing(
     tools: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(needs.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
     _sudo(tools, 0)
     assert needs.require_root() == [str(tools / "sudo"), "-n"]
 
@@ -64,8 +64,8 @@ def test_others_go_through_sudo_if_it_asks_nothing(
 def test_no_way_to_root_is_a_config_error_and_a_reason_to_skip(
     tools: Path, monkeypatch: pytest.MonkeyPatch, sudo: int | None
 ) -> None:
-    monkeypatch.setattr(needs.os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(needs.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr(needs, "host_sources", lambda suite: None)
     if sudo is not None:
         _sudo(tools, sudo)
@@ -77,9 +77,9 @@ def test_no_way_to_root_is_a_config_error_and_a_reason_to_skip(
 def test_the_laboratory_is_available_where_nothing_is_missing(
     tools: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(needs.os, "geteuid", lambda: 0)
-    monkeypatch.setattr(needs.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr(needs, "host_sources", lambda suite: None)
     assert needs.lab_available() is None
-    monkeypatch.setattr(needs.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
     assert "aarch64" in (needs.lab_available() or "")
