@@ -81,7 +81,7 @@ class FwCfg(Device):
     sercon = Option(
         int, 0x3F8, "first port of the UART that SeaBIOS mirrors the screen to; 0: none"
     )
-    boot_menu = Option(bool, True, "whether SeaBIOS offers its boot menu")
+    boot_menu = Option(bool, False, "whether SeaBIOS offers its boot menu, which costs it 2.5 s")
     boot_menu_wait = Option(int, -1, "how long it does, in milliseconds; -1 leaves it to SeaBIOS")
     bootorder = Option(str, "", "Open Firmware paths of the boot devices, one a line")
 

@@ -108,6 +108,26 @@ def test_a_written_byte_requests_thre_with_a_new_edge(port: Port) -> None:
     assert edges.levels == [1, 0, 1]
 
 
+def edges_of(port: Port, data: bytes, *, look: bool) -> list[int]:
+    """Levels driven while ``data`` is written, with or without a look at LSR before each byte."""
+    edges = port.bench.platform.isa = Edges()
+    for byte in data:
+        if look:
+            port.read(LSR)
+        port.write(DATA, byte)
+    return edges.levels
+
+
+def test_a_fifo_load_is_one_request_and_so_one_edge(port: Port) -> None:
+    port.write(FCR, 0x01)
+    port.write(IER, 0x02)
+    port.read(IIR)
+    assert edges_of(port, b"0123456789abcdef", look=False) == [1]
+    port.read(LSR)
+    assert edges_of(port, b"0123456789abcdef", look=False) == [0, 1]
+    assert edges_of(port, b"012", look=True) == [0, 1] * 3
+
+
 def test_received_bytes_wait_in_the_host_while_there_is_no_room(port: Port) -> None:
     port.host.feed(b"ab")
     assert port.read(LSR) & 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -15,6 +16,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "attach": "tools.cli.attach",
+    "demo": "tools.cli.demo",
     "doctor": "tools.cli.doctor",
     "lab": "tools.cli.lab",
     "state": "tools.cli.state",
@@ -55,6 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _USER_ERROR
     except HostError as error:
         print(f"ioreqd: {error}", file=sys.stderr)
+        return _HOST_ERROR
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; nothing more may be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _HOST_ERROR
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -1,0 +1,52 @@
+# Two commands do all the set-up: `make run` and `make test`. Needs python3, make and package sources.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo "sudo -n")
+
+# What the virtual environment, the C oracle, the guests of the tests and the laboratory need.
+PACKAGES := python3-venv gcc libc6-dev libxen-dev libxendevicemodel1 libxenforeignmemory1 \
+	libxenevtchn1 libxenstore4 libxentoolcore1 libxencall1 \
+	mmdebstrap zstd e2fsprogs cpio qemu-system-x86 seabios
+
+.PHONY: run test check bench format packages clean
+
+run: packages $(VENV)/.installed
+	$(BIN)/ioreqd demo
+
+test: packages $(VENV)/.installed
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+check: packages $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m protocol.generate --check
+
+bench: packages $(VENV)/.installed
+	$(BIN)/ioreqd bench
+
+format: $(VENV)/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Without root and without sudo what is missing stays missing: the tests that need it say so.
+packages:
+	@missing=; for package in $(PACKAGES); do \
+	  dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed \
+	    || missing="$$missing $$package"; done; \
+	if [ -n "$$missing" ]; then \
+	  echo "installing$$missing"; \
+	  $(SUDO) apt-get -qq update && \
+	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get -qq install --no-install-recommends \
+	    -y $$missing >/dev/null \
+	  || echo "not installed:$$missing"; fi
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip --quiet --disable-pip-version-check install --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

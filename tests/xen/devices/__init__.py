@@ -1,0 +1,1 @@
+"""Users' own device files, as the real-Xen tests give them to ``-device FILE.py:Class``."""
