@@ -50,7 +50,14 @@ def devices(configuration: Configuration) -> list[Device]:
         if wanted:
             board.append(Uart16550(f"serial{number}", base=base, irq=irq))
     has_console = bool(configuration.serials and configuration.serials[0])
-    board.append(FwCfg("fw-cfg", sercon=SERIAL_PORTS[0][0] if has_console else 0))
+    board.append(
+        FwCfg(
+            "fw-cfg",
+            cpus=configuration.cpus,
+            sercon=SERIAL_PORTS[0][0] if has_console else 0,
+            boot_menu=configuration.boot_menu,
+        )
+    )
     if configuration.platform_device:
         board.append(XenPlatform("xen-platform"))
     return board

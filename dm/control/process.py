@@ -89,7 +89,7 @@ class DeviceModel:
             cpus=options.cpus,
             maximum_cpus=options.maxcpus,
             boot=options.boot.get("order", "cda"),
-            boot_menu=options.boot.get("menu") == "on",
+            boot_menu=options.boot.get("menu", "on") != "off",
             serials=tuple(spec is not None for spec in options.serials),
             platform_device=not kind.startswith("pc"),
         )

@@ -11,7 +11,8 @@ class Configuration:
     ``memory_mib``: RAM without video memory, of which what does not fit below ``hole`` (a GPA)
     lies above 4 GiB. ``cpus``: vCPUs that are online at first, of ``maximum_cpus``. ``boot``: the
     letters of ``-boot order=``. ``serials``: whether each serial port is wanted.
-    ``platform_device``: whether the Xen platform device is there. ``boot_menu``: ``-boot menu=``.
+    ``platform_device``: whether the Xen platform device is there. ``boot_menu``: whether the
+    firmware offers its boot menu.
     """
 
     __slots__ = (
@@ -33,7 +34,7 @@ class Configuration:
         cpus: int = 1,
         maximum_cpus: int = 1,
         boot: str = "cda",
-        boot_menu: bool = False,
+        boot_menu: bool = True,
         serials: tuple[bool, ...] = (),
         platform_device: bool = True,
     ) -> None:

@@ -218,6 +218,23 @@ def test_a_blocked_chardev_leaves_thre_low_until_it_takes_the_byte(port: Port) -
     assert (port.read(LSR), port.irq) == (0x60, 1)
 
 
+def test_rising_thre_enable_requests_nothing_while_a_byte_is_blocked(port: Port) -> None:
+    port.host.accepts = 0
+    port.write(DATA, 0x41)
+    port.write(IER, 0x02)
+    assert (port.irq, port.read(IIR)) == (0, 0x01)
+
+
+def test_clearing_the_fifos_ends_a_wait_for_either_side(port: Port) -> None:
+    port.write(FCR, 0x81)
+    port.host.feed(b"x")
+    port.host.accepts = 0
+    port.write(DATA, 0x41)
+    port.write(FCR, 0x87)
+    assert port.read(LSR) == 0x60
+    assert port.bench.machine.timers.next_deadline() is None
+
+
 def test_bytes_behind_a_blocked_one_keep_their_order(port: Port) -> None:
     port.write(FCR, 0x01)
     port.host.accepts = 0

@@ -24,7 +24,9 @@ def _bzimage(payload: bytes, sectors: int = 3) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "packed", [lzma.compress(ELF) + struct.pack("<I", len(ELF)), gzip.compress(ELF)]
+    "packed",
+    [lzma.compress(ELF) + struct.pack("<I", len(ELF)), gzip.compress(ELF)],
+    ids=["xz", "gzip"],
 )
 def test_the_elf_file_comes_out_of_each_compression(packed: bytes) -> None:
     assert extract_kernel(_bzimage(packed)) == ELF
