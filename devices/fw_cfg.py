@@ -14,9 +14,9 @@ bounded by `LONGEST_FILL`.
 from __future__ import annotations
 
 from dm import (
+    KEPT,
     RO,
     WO,
-    Access,
     Bank,
     ConfigError,
     Device,
@@ -29,8 +29,6 @@ from dm import (
 )
 
 __all__ = ["FwCfg"]
-
-KEPT = Access("KEPT", readable=False, stores=True)
 
 SIGNATURE = b"QEMU"
 DMA_SIGNATURE = b"QEMU CFG"

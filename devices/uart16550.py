@@ -16,9 +16,9 @@ What a hostile guest can do: send garbage to its own chardev, and lose its own b
 from __future__ import annotations
 
 from dm import (
+    KEPT,
     RO,
     WO,
-    Access,
     Bank,
     Bit,
     Character,
@@ -34,9 +34,6 @@ from dm import (
 )
 
 __all__ = ["Uart16550"]
-
-KEPT = Access("KEPT", readable=False, stores=True)
-"""Written and kept, but not readable: another register answers reads at the same offset."""
 
 FIFO_DEPTH = 16
 TRIGGER_LEVELS = (1, 4, 8, 14)

@@ -18,6 +18,7 @@ from dm.device.pci import (
 )
 from dm.device.platform import GuestMemory, Platform
 from dm.device.register import (
+    KEPT,
     RC,
     RO,
     RW,
@@ -36,6 +37,7 @@ from dm.device.window import MmioBar, MmioWindow, PortBar, PortWindow, PrivateWi
 from dm.errors import ConfigError, GuestError, HostError
 
 __all__ = [
+    "KEPT",
     "RC",
     "RO",
     "RW",

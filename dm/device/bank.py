@@ -350,7 +350,12 @@ class Bank:
     def read_string(self, offset: int, size: int, count: int) -> bytes:
         """Read ``count`` elements of ``size`` bytes, all at ``offset`` (a port's `rep ins`)."""
         element = self._exact.get((offset, size)) or self._find(offset, reading=True)
-        if element is not None and element.block_reader is not None:
+        if (
+            element is not None
+            and element.block_reader is not None
+            and element.offset == offset
+            and size in self.sizes
+        ):
             data = element.block_reader(size, count)
             if len(data) != size * count:
                 raise ValueError(f"block of {len(data)} bytes where {size * count} were asked for")
@@ -361,7 +366,12 @@ class Bank:
     def write_string(self, offset: int, size: int, data: bytes) -> None:
         """Write the elements of ``data``, ``size`` bytes each, all to ``offset``."""
         element = self._exact.get((offset, size)) or self._find(offset, reading=False)
-        if element is not None and element.block_writer is not None:
+        if (
+            element is not None
+            and element.block_writer is not None
+            and element.offset == offset
+            and size in self.sizes
+        ):
             element.block_writer(size, data)
             return
         for position in range(0, len(data), size):

@@ -31,7 +31,8 @@ class Collaborators:
     """What a machine hands to each of its devices.
 
     ``now`` gives guest time in nanoseconds; ``timer_changed`` and ``remap`` tell the machine that
-    a timer or a window's place changed; ``request`` names the request under way.
+    a timer or a window's place changed; ``report`` logs what a guest triggered; ``defer`` is told
+    of an answer that comes later.
     """
 
     __slots__ = (
@@ -238,8 +239,10 @@ class Device:
         handler = getattr(self, method)
 
         def fire() -> None:
-            handler()
-            self.settle()
+            try:
+                handler()
+            finally:
+                self.settle()
 
         return LiveTimer(armed, deadline, collaborators.now, changed, fire)
 

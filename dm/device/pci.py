@@ -332,7 +332,7 @@ class _PciInterrupt(LiveLine):
             device.request = request
             if request and msi:
                 device.send_msi()
-        pin = request & ~msi & ~device.config.command.interrupt_disable & 1
+        pin = 1 if request and not (msi or device.config.command.interrupt_disable) else 0
         if pin != device.pin_driven:
             self._drive_pin(pin)
 

@@ -29,6 +29,7 @@ else:
     R = None
 
 __all__ = [
+    "KEPT",
     "RC",
     "RO",
     "RW",
@@ -82,6 +83,8 @@ class Access:
 RW = Access("RW", stores=True)
 RO = Access("RO")
 WO = Access("WO", readable=False, passes=True)
+KEPT = Access("KEPT", readable=False, stores=True)
+"""Written and kept, but another register answers the reads at its offset."""
 W1C = Access("W1C", clears=True)
 RC = Access("RC", read_clears=True)
 

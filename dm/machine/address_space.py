@@ -66,8 +66,8 @@ class AddressSpaces:
         Gives the claims that the platform refused; the accesses they would bring never arrive.
         """
         changed: set[int] = set()
-        for window in windows:
-            base = window.wanted()
+        # All are asked before one is moved: a device may fail to say where its window is.
+        for window, base in [(window, window.wanted()) for window in windows]:
             if base != window.base:
                 window.base = base
                 changed.add(window.space)

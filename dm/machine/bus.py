@@ -11,6 +11,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dm.device.device import Device
+    from dm.device.window import LiveWindow
 
     from .address_space import AddressSpaces
 
@@ -86,7 +87,7 @@ class Bus:
         """
         low = first if step > 0 else first - (count - 1) * size
         found = self._spaces.find(space, low)
-        if found is not None and found[0].bank.is_memory(found[1], size * count):
+        if found is not None and _moves_at_once(found, size, size * count):
             self.last = found[0].device
             return found[0].bank.read_bytes(found[1], size * count)
         elements = [
@@ -100,7 +101,7 @@ class Bus:
         count = len(data) // size
         low = first if step > 0 else first - (count - 1) * size
         found = self._spaces.find(space, low)
-        if found is not None and found[0].bank.is_memory(found[1], len(data)):
+        if found is not None and _moves_at_once(found, size, len(data)):
             self.last = found[0].device
             found[0].bank.write_bytes(found[1], data)
             return
@@ -151,3 +152,10 @@ class Bus:
         if found is None:
             return f"nobody at {address:#x}"
         return found[0].describe(address)
+
+
+def _moves_at_once(found: tuple[LiveWindow, int, int], size: int, length: int) -> bool:
+    """Whether elements of ``size`` bytes, ``length`` bytes in all, are plain memory in sight."""
+    window, offset, room = found
+    bank = window.bank
+    return length <= room and size in bank.sizes and bank.is_memory(offset, length)

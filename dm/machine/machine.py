@@ -153,10 +153,15 @@ class Machine:
                 timer.stop()
             device.power_on()
         self.connect()
+        self._accept_input()
 
     def start(self) -> None:
         """Let guest time and timers run."""
         self.clock.start()
+        self._accept_input()
+
+    def _accept_input(self) -> None:
+        """Let host input come that was held back while nobody could take it."""
         for device in self.devices:
             plug = device.character_plug()
             if plug is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from dm.device.state import LiveTimer
 
@@ -71,11 +71,15 @@ class Timers:
             return None
         return min(timer.deadline for timer in self._armed.values())
 
-    def due(self) -> list[LiveTimer]:
-        """Take the timers whose time has come, earliest first; they are disarmed."""
+    def due(self) -> Iterator[LiveTimer]:
+        """Take the timers whose time has come, earliest first, each disarmed as it is given.
+
+        What one timer's handler does to another that is due counts: a stopped one does not fire.
+        """
         now = self._clock.now()
         due = [timer for timer in self._armed.values() if timer.deadline <= now]
         due.sort(key=lambda timer: timer.deadline)
         for timer in due:
-            timer.stop()
-        return due
+            if timer.armed and timer.deadline <= now:
+                timer.stop()
+                yield timer

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Call", "Loop"]
 
 NANOSECONDS = 1_000_000_000
+LONGEST_SLEEP = 3600.0
+"""Seconds. A guest may set a timer for the next century, which epoll refuses to wait for."""
 
 
 class Call:
@@ -76,7 +78,7 @@ class Loop:
         return call
 
     def timeout(self) -> float:
-        """Seconds until something is due by time; -1 when nothing is."""
+        """Seconds to wait at most until something is due by time; -1 when nothing is."""
         self._calls = [call for call in self._calls if not call.cancelled]
         deadlines = [call.deadline for call in self._calls]
         other = self.next_deadline()
@@ -84,7 +86,7 @@ class Loop:
             deadlines.append(other)
         if not deadlines:
             return -1
-        return max(min(deadlines) - self.now(), 0) / NANOSECONDS
+        return min(max(min(deadlines) - self.now(), 0) / NANOSECONDS, LONGEST_SLEEP)
 
     def run_once(self, timeout: float) -> None:
         """Wait at most ``timeout`` seconds (-1: for ever), then make every call that is due."""

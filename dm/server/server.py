@@ -72,6 +72,8 @@ class IoreqServer:
                     self._strays.append(stray)
         if self.adopted:
             self._hypervisor.use_server(self.id)
+            # The predecessor may have died between disabling it and destroying it.
+            self._hypervisor.enable_server(self.id, enabled=True)
             return
         server = self._hypervisor.create_server()
         self._map(server)
@@ -80,8 +82,8 @@ class IoreqServer:
 
     def _take(self, server: int) -> bool:
         """Try to bind the ports of an existing server: only a dead owner's are free."""
-        self._map(server)
         try:
+            self._map(server)
             self._bind_all()
         except HostError:
             self._unbind_all()

@@ -27,6 +27,8 @@ RING_DELAY = 100_000_000
 """Nanoseconds for which buffered requests may wait (as QEMU's BUFFER_IO_MAX_DELAY)."""
 LOOK_AROUND = 1_000_000
 """Nanoseconds of uninterrupted watching after which the other descriptors get their turn."""
+LONGEST_TURN = 20_000_000
+"""Nanoseconds after which a turn ends, however busy the guest: it may have to be the last one."""
 
 
 class Service:
@@ -88,10 +90,13 @@ class Service:
         if self._answers != answers and timeout:
             window.woke(self._now() - before)
         self._run_timers()
+        end = self._now() + LONGEST_TURN
         while window.length and self._answers != answers:
             answers = self._answers
             self._watch()
             before = self._now()
+            if before >= end:
+                break
             loop.run_once(0)
             window.measured(self._now() - before)
             self._run_timers()
@@ -107,8 +112,9 @@ class Service:
         server, window, now = self._server, self.window, self._now
         slots = server.slots
         start = since = now()
+        vcpu = -1
         while not server.paused:
-            vcpu = slots.first_ready()
+            vcpu = slots.next_ready(vcpu + 1)
             current = now()
             if vcpu >= 0:
                 window.hit(current - since)

@@ -90,9 +90,14 @@ class Slots:
         at = vcpu * SIZE + PORT_OFFSET
         return int.from_bytes(self._page[at : at + 4], "little")
 
-    def first_ready(self) -> int:
-        """The lowest vCPU whose slot is READY; -1 when there is none."""
-        return self._flags.tobytes().translate(READY_TO_SEE).find(1)
+    def next_ready(self, start: int = 0) -> int:
+        """The first vCPU from ``start`` on, all around, whose slot is READY; -1 if there is none.
+
+        Whoever goes on behind the vCPU that was served last lets no vCPU starve.
+        """
+        seen = self._flags.tobytes().translate(READY_TO_SEE)
+        found = seen.find(1, start)
+        return found if found >= 0 or not start else seen.find(1)
 
     def is_ready(self, vcpu: int) -> bool:
         """Whether the slot of ``vcpu`` is READY."""
@@ -125,7 +130,8 @@ class Slots:
                         if settle is not None:
                             settle()
                 except Exception as error:
-                    return self._failed(vcpu, error, device, size)
+                    request = Request(word >> 8, flags, address, data, count, size)
+                    return self._failed(vcpu, error, device, request)
                 page[offset + FLAGS] = flags + TO_ANSWERED
                 return True
         if word & STATE != READY:
@@ -133,13 +139,14 @@ class Slots:
         request = Request(word >> 8, word & 0xFF, address, data, count, size)
         return self._serve_any(vcpu, offset, word & 0xFF, request)
 
-    def _failed(self, vcpu: int, error: Exception, device: Device, size: int) -> bool:
+    def _failed(self, vcpu: int, error: Exception, device: Device, request: Request) -> bool:
         """A device answers later, or went wrong: the guest then gets ones."""
         if isinstance(error, Deferral):
+            self._settle(device)
             self._defer(vcpu, error)
             return False
-        self._contain(error, device)
-        self._answer(vcpu * SIZE, ALL_ONES[size], bool(self._flags[vcpu] & READS))
+        self._contain(error, device, request)
+        self._answer(vcpu * SIZE, ALL_ONES[request.size], request.reads)
         return True
 
     def _serve_any(self, vcpu: int, offset: int, flags: int, request: Request) -> bool:
@@ -147,6 +154,7 @@ class Slots:
         self._page[offset + FLAGS] = flags + TO_INPROCESS
         self.served += 1
         answer = ALL_ONES.get(request.size, ALL_ONES[8])
+        self._machine.bus.last = None
         try:
             answer = self._executor.execute(request)
         except Deferral as deferral:
@@ -174,14 +182,18 @@ class Slots:
         self.refused += 1
         self._log.limited("%s: %s", request, error)
 
-    def _contain(self, error: Exception, device: Device | None, request: object = "") -> None:
-        name = "a device" if device is None else device.name
-        self._machine.contain(error, f"{name} {request}".rstrip())
+    def _contain(self, error: Exception, device: Device | None, request: Request) -> None:
+        space = SPACE_OF.get(request.kind)
+        where = "" if space is None else self._machine.bus.describe(space, request.address) + ", "
+        self._machine.contain(error, f"{where}{request}")
         if device is not None:
-            try:
-                device.settle()
-            except Exception as second:
-                self._machine.contain(second, name)
+            self._settle(device)
+
+    def _settle(self, device: Device) -> None:
+        try:
+            device.settle()
+        except Exception as error:
+            self._machine.contain(error, device.name)
 
     def _defer(self, vcpu: int, deferral: Deferral) -> None:
         """Leave the slot INPROCESS until the device completes the answer."""
@@ -189,7 +201,8 @@ class Slots:
         reads = bool(self._flags[vcpu] & READS)
 
         def finish(value: int) -> None:
-            if self._waiting.pop(vcpu, None) is not None:
+            if self._waiting.get(vcpu) is deferral:
+                del self._waiting[vcpu]
                 self._answer(vcpu * SIZE, value, reads)
                 self._answered(vcpu)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes as c
 import os
-from errno import ENOENT
 from fcntl import LOCK_EX, flock
 from struct import Struct
 
@@ -103,11 +102,10 @@ class XenHypervisor(Hypervisor):
         for server in range(layouts.IOREQ_SERVER_MAX):
             try:
                 self.buffered_port(server)
-            except HostError as error:
-                if error.errno != ENOENT:
-                    continue
-            else:
-                found.append(server)
+            except HostError:
+                # No such server, or another domain's.
+                continue
+            found.append(server)
         return found
 
     def use_server(self, server: int) -> None:

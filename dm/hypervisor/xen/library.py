@@ -36,8 +36,8 @@ DM = (HANDLE, DOMID)
 class Library:
     """A shared library of Xen's, loaded at the first call, every prototype declared.
 
-    ``handle_only``: functions are called with a handle; a negative result, a null pointer or a
-    false boolean means failure and errno says why.
+    ``prefix`` begins every function's name. A negative result, a null pointer or a false boolean
+    means failure, and errno says why.
     """
 
     def __init__(self, soname: str, prefix: str, prototypes: tuple[Prototype, ...]) -> None:

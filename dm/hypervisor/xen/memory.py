@@ -41,7 +41,6 @@ class ForeignMemory:
         self.domid = domid
         self.library = Library(*FOREIGNMEMORY)
         self.handle = self.library.open(None, 0)
-        self._resources: dict[int, Any] = {}
 
     def map_pages(self, first_gfn: int, count: int) -> tuple[int, bytes]:
         """Map ``count`` GFNs; gives the address and, for each page, 1 if it is there, else 0."""
