@@ -10,6 +10,7 @@ from dm.errors import ConfigError, HostError
 from dm.host.chardev import ChardevSet, ChardevSpec
 from dm.machine.configuration import Configuration
 from dm.machine.machine import Machine
+from dm.machine.survivor import Survivor
 from dm.observe.log import Log
 from dm.server.loop import Loop
 from dm.server.polling import PollWindow
@@ -50,6 +51,7 @@ class DeviceModel:
         self._log = Log("process")
         self._store: Store | None = None
         self._taps: list[Tap] = []
+        self._survivor: Survivor | None = None
         kind = options.machine.get("type", "xenfv")
         self.machine = Machine(kind, hypervisor, hypervisor.memory, loop.now)
         self.server = IoreqServer(hypervisor, self.machine)
@@ -62,22 +64,41 @@ class DeviceModel:
         for line in check(options, known_drivers()):
             self._log.warning("%s", line)
         plugs = self._build()
-        self.machine.seal()
-        self._open_host_side(plugs)
-        incoming = None if options.incoming_fd is None else read_all(options.incoming_fd)
-        self._store = self.hypervisor.store()
         self.server.open()
-        if incoming is None:
-            self.machine.connect()
-        else:
-            self._apply(incoming)
+        inherited = self._seal()
+        self._open_host_side(plugs)
+        self._store = self.hypervisor.store()
+        if options.incoming_fd is not None:
+            self._apply(read_all(options.incoming_fd))
             self.run_state = "paused"
+        elif inherited is not None:
+            self.machine.inherit(*inherited)
+        else:
+            self.machine.connect()
         self.server.settle_adopted()
         self._drop_privileges()
         if options.stopped:
             self.server.paused = True
         else:
             self.cont()
+
+    def _seal(self) -> tuple[bytes, int] | None:
+        """Seal the machine over a file that outlives the process; gives what a dead one left.
+
+        A predecessor's state counts only where its server was still there: a domain that has none
+        never had a device model of this kind, whatever its number was before. A restricted process
+        could not remove its file, so it has none.
+        """
+        path = self.hypervisor.run_file("state")
+        if path is None or self.options.xen_domid_restrict or self.options.chroot is not None:
+            self.machine.seal()
+            return None
+        survivor = Survivor(path, self.machine)
+        inherited = survivor.inherited() if self.server.adopted else None
+        self.machine.seal(survivor.create())
+        self.machine.clock.changed = survivor.clock_changed
+        self._survivor = survivor
+        return inherited
 
     def _build(self) -> list[tuple[Device, str]]:
         """Add all devices; gives those of the command line that name a chardev."""
@@ -253,6 +274,8 @@ class DeviceModel:
         self.chardevs.close()
         for tap in self._taps:
             tap.close()
+        if self._survivor is not None:
+            self._survivor.remove()
         self.hypervisor.close()
 
 

@@ -50,7 +50,7 @@ class Character:
 class LiveCharacter:
     """The plug of a running device."""
 
-    __slots__ = ("_backend", "_received", "_room", "_running", "after_input")
+    __slots__ = ("_backend", "_contain", "_received", "_room", "_running", "after_input")
 
     def __init__(
         self,
@@ -58,12 +58,14 @@ class LiveCharacter:
         room: Callable[[], int] | None,
         after_input: Callable[[], object],
         running: Callable[[], bool],
+        contain: Callable[[Exception], object],
     ) -> None:
         self._backend: CharacterBackend | None = None
         self._received = received
         self._room = room
         self.after_input = after_input
         self._running = running
+        self._contain = contain
 
     def attach(self, backend: CharacterBackend) -> None:
         """Connect ``backend``; its input goes to the device from now on."""
@@ -74,12 +76,23 @@ class LiveCharacter:
         """Bytes that the device takes now: none while the machine stands still."""
         if self._received is None or not self._running():
             return 0
-        return INPUT_CHUNK if self._room is None else self._room()
+        try:
+            return INPUT_CHUNK if self._room is None else self._room()
+        except Exception as error:
+            self._contain(error)
+            return 0
 
     def _deliver(self, data: bytes) -> None:
-        if self._received is not None:
-            self._received(data)
+        """Hand ``data`` to the device, whose exceptions must not reach the host's end."""
+        try:
+            if self._received is not None:
+                self._received(data)
+        except Exception as error:
+            self._contain(error)
+        try:
             self.after_input()
+        except Exception as error:
+            self._contain(error)
 
     @property
     def connected(self) -> bool:

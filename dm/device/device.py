@@ -32,10 +32,11 @@ class Collaborators:
 
     ``now`` gives guest time in nanoseconds; ``timer_changed`` and ``remap`` tell the machine that
     a timer or a window's place changed; ``report`` logs what a guest triggered; ``defer`` is told
-    of an answer that comes later.
+    of an answer that comes later; ``contain`` counts and logs an exception of the device's.
     """
 
     __slots__ = (
+        "contain",
         "defer",
         "memory",
         "now",
@@ -56,6 +57,7 @@ class Collaborators:
         report: Callable[[Device, str, tuple[object, ...]], None],
         defer: Callable[[Deferral, Device], None],
         running: Callable[[], bool],
+        contain: Callable[[Exception, str], None],
     ) -> None:
         self.platform = platform
         self.memory = memory
@@ -65,6 +67,7 @@ class Collaborators:
         self.report = report
         self.defer = defer
         self.running = running
+        self.contain = contain
 
 
 class Deferral(Exception):  # noqa: N818 - it is an answer that comes later, not an error
@@ -125,6 +128,8 @@ class Device:
         for base in reversed(cls.__mro__):
             for name, value in base.__dict__.items():
                 if isinstance(value, _DECLARATIONS):
+                    if name in _KIT_NAMES:
+                        raise DeclarationError(f"{cls.__name__}.{name}: the name is the kit's own")
                     declared[name] = value
                 elif name in declared:
                     raise DeclarationError(f"{cls.__name__}.{name} replaces a declaration")
@@ -265,6 +270,7 @@ class Device:
             getattr(self, room) if room else None,
             lambda: self.settle(),  # noqa: PLW0108 - it is made after this
             self._collaborators.running,
+            lambda error: self._collaborators.contain(error, f"{self.name}, input"),
         )
 
     def character_plug(self) -> LiveCharacter | None:
@@ -316,6 +322,7 @@ class Device:
 
 _DECLARATIONS = (Option, Word, Memory, Fifo, Timer, Window, IsaLine, Character, Transient)
 _STATEFUL = (Word, Memory, Fifo, Timer, IsaLine)
+_KIT_NAMES = frozenset(Device.__dict__) | frozenset(Device.__annotations__)
 
 
 def _make_layout(declared: dict[str, Any]) -> Layout:
@@ -336,6 +343,7 @@ def _collect_handlers(cls: type[Device]) -> dict[tuple[int, str], str]:
     """Find the marked methods: (declaration, event) to the method's name."""
     handlers: dict[tuple[int, str], str] = {}
     known = _known_slots(cls)
+    own = {id(declaration) for declaration in cls._declared.values()}
     for base in reversed(cls.__mro__):
         for name, value in base.__dict__.items():
             for slot, event in getattr(value, "_register_events", ()):
@@ -344,9 +352,12 @@ def _collect_handlers(cls: type[Device]) -> dict[tuple[int, str], str]:
                 _enter(cls, handlers, (id(slot), event), name)
             for mark, event in (("_timer", "expired"), ("_window", "address"), ("_line", "level")):
                 if hasattr(value, mark):
-                    _enter(cls, handlers, (id(getattr(value, mark)), event), name)
+                    declaration = getattr(value, mark)
+                    _check_own(cls, own, declaration, name)
+                    _enter(cls, handlers, (id(declaration), event), name)
             if hasattr(value, "_character"):
                 character, event = value._character
+                _check_own(cls, own, character, name)
                 _enter(cls, handlers, (id(character), event), name)
     return handlers
 
@@ -358,6 +369,11 @@ def _known_slots(cls: type[Device]) -> set[int]:
         if isinstance(declaration, Window):
             known |= {id(slot.origin) for _, slot, _, _ in declaration.bank.registers()}
     return known
+
+
+def _check_own(cls: type[Device], own: set[int], declaration: object, name: str) -> None:
+    if id(declaration) not in own:
+        raise DeclarationError(f"{cls.__name__}.{name} handles what the class does not declare")
 
 
 def _enter(

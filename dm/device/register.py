@@ -182,6 +182,8 @@ class Register:
             if isinstance(value, Field):
                 fields[name] = value
         for field in fields.values():
+            if hasattr(Register, field.name):
+                raise DeclarationError(f"{cls.__name__}.{field.name}: the name is the kit's own")
             if claimed & field.mask:
                 raise DeclarationError(f"{cls.__name__}.{field.name} overlaps another field")
             claimed |= field.mask

@@ -75,6 +75,13 @@ class Hypervisor(Platform):
         """
         raise NotImplementedError
 
+    def run_file(self, suffix: str) -> str | None:
+        """The path of a file of this domain that does not outlive the host; None: there is none.
+
+        Files that emulators of vanished domains left are removed on the way.
+        """
+        raise NotImplementedError
+
     def server_ids(self) -> list[int]:
         """The ids of the domain's ioreq servers that this emulator's domain created."""
         raise NotImplementedError

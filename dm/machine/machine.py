@@ -81,6 +81,7 @@ class Machine:
             self._report,
             self._defer,
             lambda: self.clock.running,
+            self.contain,
         )
         position = 0
         for device in self.devices:
@@ -93,6 +94,12 @@ class Machine:
                 self.spaces.add(window)
         for device in self.devices:
             device.power_on()
+
+    def inherit(self, data: bytes, guest_time: int) -> None:
+        """Go on with the buffer that a predecessor left, whose layout is known to be the same."""
+        self.buffer[: len(data)] = data
+        self.clock.set(guest_time)
+        self.after_load()
 
     def connect(self) -> None:
         """Claim the ranges of all windows and drive all lines; call when the platform is ready."""

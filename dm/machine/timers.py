@@ -20,6 +20,7 @@ class GuestClock:
 
     def __init__(self, host_now: Callable[[], int]) -> None:
         self._host_now = host_now
+        self.changed: Callable[[int, int], None] = lambda elapsed, started: None
         self._elapsed = 0
         self._started_at: int | None = None
 
@@ -33,17 +34,24 @@ class GuestClock:
         """Let time run."""
         if self._started_at is None:
             self._started_at = self._host_now()
+            self._tell()
 
     def stop(self) -> None:
         """Let time stand still."""
         self._elapsed = self.now()
         self._started_at = None
+        self._tell()
 
     def set(self, now: int) -> None:
         """Go on from ``now`` nanoseconds."""
         self._elapsed = now
         if self._started_at is not None:
             self._started_at = self._host_now()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell `changed` (elapsed guest time, host time since when it runs, or 0)."""
+        self.changed(self._elapsed, self._started_at or 0)
 
     @property
     def running(self) -> bool:

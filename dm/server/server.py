@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from struct import Struct
 
+from dm.device.device import Deferral
 from dm.errors import GuestError, HostError
 from dm.observe.log import Log
 from protocol import layouts
@@ -143,6 +144,9 @@ class IoreqServer:
         request = Request(kind, 0, address, data, 1, size)
         try:
             self.executor.execute(request)
+        except Deferral:
+            # The device finishes it later; nobody waits for the answer.
+            pass
         except GuestError as error:
             self._log.limited("buffered %s: %s", request, error)
         except Exception as error:
@@ -215,9 +219,11 @@ class IoreqServer:
         hypervisor = self._hypervisor
         self._try(lambda: hypervisor.enable_server(self.id, enabled=False))
         self.drain()
-        for vcpu in self.slots.flush():
-            port = self._port_of[vcpu]
-            self._try(lambda: hypervisor.notify(port))  # noqa: B023 - called at once
+        # Opening may have failed before the page was mapped, or before every port was bound.
+        for vcpu in self.slots.flush() if hasattr(self, "slots") else ():
+            port = self._port_of.get(vcpu)
+            if port is not None:
+                self._try(lambda: hypervisor.notify(port))  # noqa: B023 - called at once
         self._unbind_all()
         self._try(lambda: hypervisor.destroy_server(self.id))
         self.id = -1

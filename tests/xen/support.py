@@ -171,6 +171,13 @@ class Host:
             gone = sorted(set(expected) - set(found))
             assert time.monotonic() < deadline, f"left behind: {left}; gone: {gone}"
 
+    def wait_domain(self, domid: int, timeout: float = 30.0) -> None:
+        """Wait until a domain with an id of at least ``domid`` has printed something."""
+        deadline = time.monotonic() + timeout
+        while self.log.newest() < domid:
+            assert time.monotonic() < deadline, f"no word from a domain {domid} in {timeout} s"
+            time.sleep(_LOOK)
+
     def evidence(self) -> Iterator[tuple[str, str]]:
         """What a failed test shows: each guest's lines and logs, and the commands that were run."""
         for guest in self.guests:
@@ -189,7 +196,8 @@ class Host:
 class Guest:
     """A domain and its configuration. ``firmware`` replaces hvmloader; None boots SeaBIOS.
 
-    ``extra`` are further lines of xl.cfg; a key that is in the basic lines replaces them. ``model``
+    ``extra`` are further lines of xl.cfg; a key that is in the basic lines replaces them, None takes
+    them away. ``model``
     is the device model's path, None the toolstack's own QEMU. The domain's id follows reboots when
     `follow` is called.
     """
@@ -227,8 +235,8 @@ class Guest:
         if self.firmware is not None:
             settings["firmware_override"] = self.firmware
         settings.update(self.extra)
-        # xl takes the syntax of Python's literals, but for single quotes within double ones.
-        return "".join(f"{key}={_literal(value)}\n" for key, value in settings.items())
+        given = {key: value for key, value in settings.items() if value is not None}
+        return "".join(f"{key}={_literal(value)}\n" for key, value in given.items())
 
     @property
     def config_path(self) -> str:

@@ -17,7 +17,7 @@ __all__ = ["main"]
 DEVICE = "/dev/xen/xenbus"
 ROOT = b"/local/domain/0/device-model"
 HEADER = Struct("=IIII")
-READ, WATCH, EVENT = 2, 4, 15
+READ, WATCH, EVENT, ERROR = 2, 4, 15, 16
 
 
 class Store:
@@ -60,8 +60,8 @@ def main() -> None:
                 times[path] = time.monotonic_ns()
                 asked.append(path)
                 store.send(READ, path + b"\0")
-        elif kind == READ or asked:
-            path = asked.pop(0) if asked else b""
+        elif kind in (READ, ERROR) and asked:
+            path = asked.pop(0)
             if kind == READ and payload == b"running":
                 sys.stdout.write(f"{path.split(b'/')[-2].decode()} {times[path]}\n")
                 sys.stdout.flush()

@@ -16,6 +16,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "attach": "tools.cli.attach",
+    "bench": "tools.cli.bench",
     "demo": "tools.cli.demo",
     "doctor": "tools.cli.doctor",
     "lab": "tools.cli.lab",

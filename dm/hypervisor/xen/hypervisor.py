@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes as c
 import os
+from errno import EEXIST, ESRCH
 from fcntl import LOCK_EX, flock
 from struct import Struct
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["XenHypervisor"]
 
 RUN_DIRECTORY = "/var/run/xen"
+RUN_PREFIX = "ioreqd-"
 PHYSICAL_CPUS = "/sys/devices/system/xen_cpu"
 
 HYPERVISOR_HVM_OP = 34
@@ -61,6 +63,7 @@ class XenHypervisor(Hypervisor):
         )
         self.memory = self._cache
         self._server = -1
+        self._created: set[int] = set()
         self._mapped: dict[int, Any] = {}
         self._notify = self._events.function("notify")
 
@@ -85,6 +88,7 @@ class XenHypervisor(Hypervisor):
         """See `Hypervisor.create_server`."""
         server = c.c_uint16()
         self._call("create_ioreq_server", layouts.BUFIOREQ_MODE_LEGACY, c.byref(server))
+        self._created.add(server.value)
         return server.value
 
     def exclusive(self) -> Callable[[], None]:
@@ -95,6 +99,26 @@ class XenHypervisor(Hypervisor):
             return lambda: None
         flock(directory, LOCK_EX)
         return lambda: os.close(directory)
+
+    def run_file(self, suffix: str) -> str | None:
+        """See `Hypervisor.run_file`."""
+        try:
+            names = os.listdir(RUN_DIRECTORY)
+        except OSError:
+            return None
+        for name in names:
+            domid = name.removeprefix(RUN_PREFIX).partition(".")[0]
+            if name.startswith(RUN_PREFIX) and domid.isdecimal() and not self._exists(int(domid)):
+                try:
+                    os.unlink(f"{RUN_DIRECTORY}/{name}")
+                except OSError:
+                    continue
+        return f"{RUN_DIRECTORY}/{RUN_PREFIX}{self.domid}.{suffix}"
+
+    def _exists(self, domid: int) -> bool:
+        count = c.c_uint()
+        result = self._dm.function("nr_vcpus")(self._dm_handle, domid, c.byref(count))
+        return result == 0 or c.get_errno() != ESRCH
 
     def server_ids(self) -> list[int]:
         """See `Hypervisor.server_ids`."""
@@ -150,8 +174,12 @@ class XenHypervisor(Hypervisor):
         self._call("destroy_ioreq_server", server)
 
     def claim(self, space: int, first: int, last: int) -> None:
-        """See `Platform.claim`."""
-        self._range("map", "to", space, first, last)
+        """See `Platform.claim`. An adopted server keeps the ranges of its first owner."""
+        try:
+            self._range("map", "to", space, first, last)
+        except HostError as error:
+            if error.errno != EEXIST or self._server in self._created:
+                raise
 
     def release(self, space: int, first: int, last: int) -> None:
         """See `Platform.release`."""

@@ -1,0 +1,171 @@
+"""A guest's life under a stock xl: create, look, pause, plug, reboot, power off, destroy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from .support import IOREQD, Guest, Host
+
+MakeGuest = Callable[..., Guest]
+
+KEYBOARD_CONTROLLER, RESET_CONTROL, PORT_92, SLEEP, WAIT = range(5)
+"""HOW of guests/ends.c."""
+
+COMMANDS = (
+    ("list", "{name}"),
+    ("list", "-l", "{name}"),
+    ("vcpu-list", "{name}"),
+    ("pause", "{name}"),
+    ("unpause", "{name}"),
+    ("qemu-monitor-command", "{name}", "info version"),
+    ("qemu-monitor-command", "{name}", "info pci"),
+    ("vcpu-set", "{name}", "2"),
+    ("vcpu-set", "{name}", "1"),
+    ("mem-set", "{name}", "32"),
+    ("trigger", "{name}", "power"),
+    ("trigger", "{name}", "reset"),
+    ("shutdown", "{name}"),
+    ("reboot", "{name}"),
+    ("reboot", "-F", "{name}"),
+    ("pci-list", "{name}"),
+    ("network-list", "{name}"),
+    ("rename", "{name}", "{name}x"),
+    ("rename", "{name}x", "{name}"),
+    ("dump-core", "{name}", "/dev/null"),
+    ("destroy", "{name}"),
+)
+"""What an operator says to a guest without PV drivers, and QEMU's guest is told alike."""
+
+
+def test_seabios_speaks_on_the_serial_console(host: Host, make_guest: MakeGuest) -> None:
+    guest = make_guest("bios", memory=64)
+    guest.create("-p")
+    console = guest.serial()
+    try:
+        host.xl("unpause", guest.name)
+        console.wait_for(r"SeaBIOS \(version ", 60)
+        console.wait_for(r"No bootable device", 60)
+    finally:
+        console.kill()
+    guest.destroy()
+
+
+def test_list_shows_the_guest_as_it_is(host: Host, make_guest: MakeGuest) -> None:
+    guest = make_guest("list", firmware=host.firmware("ends", HOW=WAIT), vcpus=2)
+    guest.create()
+    guest.wait_for("GUEST start")
+    (shown,) = json.loads(host.xl("list", "-l", guest.name).stdout)
+    assert shown["domid"] == guest.domid
+    assert shown["config"]["c_info"]["name"] == guest.name
+    assert shown["config"]["b_info"]["device_model"] == IOREQD
+    assert host.run(["cat", f"/proc/{guest.pid}/cmdline"]).stdout.count("ioreqd-dm") == 1
+
+
+def test_pause_stops_the_guest_and_unpause_lets_it_go_on(host: Host, make_guest: MakeGuest) -> None:
+    guest = make_guest("pause", firmware=host.firmware("ticks"))
+    guest.create()
+    guest.wait_for("TICK 3$")
+    host.xl("pause", guest.name)
+    ticks = len(guest.lines())
+    state = host.xl("list", guest.name).stdout.splitlines()[1].split()[4]
+    assert "p" in state
+    assert len(guest.lines()) <= ticks + 1
+    host.xl("unpause", guest.name)
+    guest.wait_for(f"TICK {ticks + 5}$")
+
+
+@pytest.mark.parametrize("model", [IOREQD, None], ids=["ioreqd", "qemu"])
+def test_vcpu_set_brings_a_vcpu_and_the_guest_is_told(
+    host: Host, make_guest: MakeGuest, model: str | None
+) -> None:
+    firmware = host.firmware("vcpus")
+    guest = make_guest("plug", firmware=firmware, model=model, extra={"maxvcpus": 2})
+    guest.create()
+    guest.wait_for("GUEST start")
+    host.xl("vcpu-set", guest.name, "2")
+    guest.wait_for("VCPU 1 runs")
+    guest.wait_pass()
+
+
+def test_commands_end_as_with_qemu(host: Host, make_guest: MakeGuest) -> None:
+    def statuses(guest: Guest) -> dict[str, int]:
+        guest.create()
+        guest.wait_for("GUEST start")
+        found = {}
+        for words in COMMANDS:
+            command = [word.format(name=guest.name) for word in words]
+            found[" ".join(words)] = host.xl(*command, check=False).status
+        return found
+
+    settings = {"firmware": host.firmware("ends", HOW=WAIT), "extra": {"maxvcpus": 2}}
+    ours = statuses(make_guest("ours", **settings))
+    theirs = statuses(make_guest("qemu", model=None, **settings))
+    assert ours == theirs
+
+
+def test_the_monitor_tells_the_machine(host: Host, make_guest: MakeGuest) -> None:
+    guest = make_guest("hmp", firmware=host.firmware("ends", HOW=WAIT))
+    guest.create()
+    assert "7.2.0" in host.xl("qemu-monitor-command", guest.name, "info version").output
+    pci = host.xl("qemu-monitor-command", guest.name, "info pci").output
+    assert "8086:1237" in pci
+    assert "5853:0001" in pci
+
+
+@pytest.mark.parametrize("how", [KEYBOARD_CONTROLLER, RESET_CONTROL, PORT_92])
+def test_a_guest_that_resets_itself_comes_back(
+    host: Host, make_guest: MakeGuest, how: int
+) -> None:
+    firmware = host.firmware("ends", HOW=how)
+    guest = make_guest("reboot", firmware=firmware, extra={"on_reboot": "restart"})
+    guest.create("-p")
+    first, pid = guest.domid, guest.pid
+    host.xl("unpause", guest.name)
+    host.wait_domain(first + 1)
+    lines = host.log.lines(first)
+    assert lines.count("GUEST start") == 1
+    assert not [line for line in lines if line.startswith("FAIL")]
+    assert host.run(["test", "-e", f"/proc/{pid}"], check=False).status == 1
+
+
+def test_sleep_type_5_powers_the_guest_off_and_leaves_nothing(
+    host: Host, make_guest: MakeGuest
+) -> None:
+    before = host.residue()
+    guest = make_guest("off", firmware=host.firmware("ends", HOW=SLEEP))
+    guest.create("-p")
+    host.xl("unpause", guest.name)
+    guest.wait_gone()
+    assert guest.lines() == ["GUEST start"]
+    host.wait_residue(before)
+
+
+def test_destroy_leaves_nothing(host: Host, make_guest: MakeGuest) -> None:
+    before = host.residue()
+    guest = make_guest("end", firmware=host.firmware("ends", HOW=WAIT))
+    guest.create()
+    guest.wait_for("GUEST start")
+    assert host.servers(guest.domid) == [0]
+    guest.destroy()
+    host.wait_residue(before)
+
+
+def test_xl_defaults_start_with_warnings(host: Host, make_guest: MakeGuest) -> None:
+    host.run("/usr/sbin/xenlab-network")
+    before = host.residue()
+    guest = make_guest(
+        "plain",
+        firmware=host.firmware("ends", HOW=WAIT),
+        extra={"vga": None, "vnc": None, "serial": None, "vif": ["bridge=xenbr0"]},
+    )
+    guest.create(timeout=90)
+    guest.wait_for("GUEST start")
+    log = guest.log()
+    assert "vnc" in log
+    assert "VGA" in log
+    assert "rtl8139" in log
+    guest.destroy()
+    host.wait_residue(before)
