@@ -30,6 +30,9 @@ __all__ = ["Cmos"]
 BOOT_CODES = {"a": 1, "c": 2, "d": 3, "n": 4}
 """Boot order nibbles as SeaBIOS reads them from 0x3d and 0x38 (boot.c: boot_init)."""
 
+RESUME = 0xFE
+"""Shutdown status with which SeaBIOS takes the S3 resume path."""
+
 EQUIPMENT_FPU = 0x02
 EQUIPMENT_PS2_MOUSE = 0x04
 
@@ -109,6 +112,10 @@ class Cmos(Device):
         nvram.equipment.value = EQUIPMENT_FPU | EQUIPMENT_PS2_MOUSE
         nvram.century.value = 0x20
         self._set_boot_order()
+
+    def on_wake(self) -> None:
+        """Tell the firmware that this is no cold start (SeaBIOS, resume.c: handle_resume)."""
+        self.nvram.shutdown_status.value = RESUME
 
     def _set_boot_order(self) -> None:
         unknown = [letter for letter in self.boot if letter not in BOOT_CODES]

@@ -7,7 +7,6 @@ at 00:01.0 and on 8086:7113 for the power management function (tools/firmware/hv
 from __future__ import annotations
 
 from .cmos import Cmos
-from .debug_console import DebugConsole
 from .fw_cfg import FwCfg
 from .i8042 import I8042
 from .pci_host import PciHost
@@ -43,7 +42,6 @@ def devices(configuration: Configuration) -> list[Device]:
         ),
         Port92("port92"),
         I8042("i8042"),
-        DebugConsole("debug-console"),
     ]
     ports = zip(SERIAL_PORTS, configuration.serials, strict=False)
     for number, ((base, irq), wanted) in enumerate(ports):

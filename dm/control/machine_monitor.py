@@ -33,7 +33,7 @@ class MachineMonitor(Monitor):
 
     def run_state(self) -> str:
         """See `Monitor.run_state`."""
-        return self._model.run_state
+        return "suspended" if self._model.hypervisor.suspended else self._model.run_state
 
     def stop(self) -> None:
         """See `Monitor.stop`."""
@@ -49,6 +49,10 @@ class MachineMonitor(Monitor):
 
     def power_down(self) -> None:
         """The power button is Xen's (xl trigger power); nothing hangs on the device model's."""
+
+    def wake_up(self) -> None:
+        """See `Monitor.wake_up`."""
+        self._model.wake_up()
 
     def quit(self) -> None:
         """See `Monitor.quit`."""

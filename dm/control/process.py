@@ -222,6 +222,15 @@ class DeviceModel:
         """End the guest from outside; the toolstack decides what follows."""
         self.hypervisor.shutdown(reason)
 
+    def wake_up(self) -> None:
+        """Wake a guest that sleeps in S3: its platform was off, so the devices are reset."""
+        if not self.hypervisor.suspended:
+            raise HostError("Unable to wake up: guest is not in suspended state")
+        self.machine.reset()
+        for device in self.machine.devices:
+            device.on_wake()
+        self.hypervisor.wake()
+
     def online_vcpus(self) -> list[int]:
         """The vCPUs that are online, as the machine's hot-plug registers have them."""
         for device in self.machine.devices:

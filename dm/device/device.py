@@ -296,6 +296,9 @@ class Device:
         load. A pure function of state, like the level of a line.
         """
 
+    def on_wake(self) -> None:
+        """Override for what is different from a reset when the guest wakes from ACPI S3."""
+
     def restored(self) -> None:
         """Override for host-side work after a load; state needs none."""
 

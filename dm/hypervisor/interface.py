@@ -126,6 +126,13 @@ class Hypervisor(Platform):
         """Signal the event channel behind a local port."""
         raise NotImplementedError
 
+    suspended: bool = False
+    """Whether the domain sleeps in ACPI S3."""
+
+    def wake(self) -> None:
+        """Let a domain that sleeps go on, at its firmware's reset vector."""
+        raise NotImplementedError
+
     def set_dirty_log(self, *, enabled: bool) -> None:
         """Report (or stop to report) pages that the emulator writes to the domain's dirty log."""
         raise NotImplementedError

@@ -116,9 +116,7 @@ def test_the_monitor_tells_the_machine(host: Host, make_guest: MakeGuest) -> Non
 
 
 @pytest.mark.parametrize("how", [KEYBOARD_CONTROLLER, RESET_CONTROL, PORT_92])
-def test_a_guest_that_resets_itself_comes_back(
-    host: Host, make_guest: MakeGuest, how: int
-) -> None:
+def test_a_guest_that_resets_itself_comes_back(host: Host, make_guest: MakeGuest, how: int) -> None:
     firmware = host.firmware("ends", HOW=how)
     guest = make_guest("reboot", firmware=firmware, extra={"on_reboot": "restart"})
     guest.create("-p")

@@ -34,7 +34,7 @@ PHYSICAL_CPUS = "/sys/devices/system/xen_cpu"
 
 HYPERVISOR_HVM_OP = 34
 HVM_PARAM = Struct(layouts.HVM_PARAM_FORMAT)
-S3 = 3
+S0, S3 = 0, 3
 
 SHUTDOWN_REASONS = {
     "poweroff": layouts.SHUTDOWN_REASON_POWEROFF,
@@ -222,11 +222,20 @@ class XenHypervisor(Hypervisor):
 
     def suspend(self) -> None:
         """See `Platform.suspend`: sets HVM_PARAM_ACPI_S_STATE to S3, as QEMU does."""
+        self._set_sleep_state(S3)
+        self.suspended = True
+
+    def wake(self) -> None:
+        """See `Hypervisor.wake`."""
+        self._set_sleep_state(S0)
+        self.suspended = False
+
+    def _set_sleep_state(self, state: int) -> None:
         call = Library(*CALL)
         handle = call.call("_open", self._where, None, 0)
         buffer = call.call("_alloc_buffer", self._where, handle, HVM_PARAM.size)
         try:
-            argument = HVM_PARAM.pack(self.domid, 0, layouts.HVM_PARAM_ACPI_S_STATE, S3)
+            argument = HVM_PARAM.pack(self.domid, 0, layouts.HVM_PARAM_ACPI_S_STATE, state)
             c.memmove(buffer, argument, HVM_PARAM.size)
             call.call("2", self._where, handle, HYPERVISOR_HVM_OP, layouts.HVM_OP_SET_PARAM, buffer)
         finally:

@@ -508,5 +508,6 @@ static void guest_main(void)
     SECTION("configuration", configuration(card_find()));
     SECTION("ISA interrupt", isa_interrupt());
     SECTION("card", card_all());
-    guest_end();
+    verdict();
+    stay();
 }

@@ -28,7 +28,7 @@ static void cmos_step(u32 i)
     out8(0x70, 0x40 + i % 8);
     out8(0x71, i * 3);
     out8(0x70, 0x40 + (i + 5) % 8);
-    expect("CMOS", in8(0x71), i < 8 ? 0 : (u8)((i - 3) * 3));
+    expect("CMOS", in8(0x71), i < 3 ? 0 : (u8)((i - 3) * 3));
 }
 
 static void uart_step(u32 i)

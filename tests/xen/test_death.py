@@ -1,0 +1,80 @@
+"""The device model's process ends while its guest makes requests (guests/hammer.c)."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+from .support import COMMON, Guest, Host
+
+ROUND = r"^round (\d+)$"
+DEADLINE = 2.0
+"""Seconds from SIGHUP to the end of the process."""
+
+
+def start(host: Host, make_guest: Callable[..., Guest], *, may_go: bool = False) -> Guest:
+    """A guest that makes requests, under way."""
+    shape = host.provide(COMMON / "devices" / "shape_device.py")
+    guest = make_guest(
+        "death",
+        firmware=host.firmware("hammer", MAY_GO=int(may_go)),
+        extra={"device_model_args_hvm": ["-device", f"{shape}:ShapeDevice"]},
+    )
+    guest.create()
+    guest.wait_for(ROUND)
+    return guest
+
+
+def end(host: Host, guest: Guest, number: signal.Signals) -> float:
+    """Send a signal to the guest's device model; gives the seconds to its end."""
+    return float(host.dom0_python("model", "end", str(guest.pid), str(int(number))).stdout)
+
+
+def start_again(host: Host, guest: Guest) -> int:
+    """Kill the device model and start its command line again by hand; gives the process id."""
+    return int(host.dom0_python("model", "again", str(guest.domid), str(guest.pid)).stdout)
+
+
+def test_a_guest_whose_device_model_was_killed_can_be_destroyed(
+    host: Host, make_guest: Callable[..., Guest]
+) -> None:
+    before = host.residue()
+    guest = start(host, make_guest)
+    end(host, guest, signal.SIGKILL)
+    guest.destroy()
+    host.wait_residue(before)
+
+
+def test_a_device_model_started_by_hand_adopts_the_server_and_the_guest_goes_on(
+    host: Host, make_guest: Callable[..., Guest]
+) -> None:
+    before = host.residue()
+    guest = start(host, make_guest)
+    servers = host.servers(guest.domid)
+    assert len(servers) == 1
+    reached = 0
+    for _ in range(2):
+        pid = start_again(host, guest)
+        assert guest.pid == pid
+        restart = int(guest.wait_for(r"^restart at (\d+)$")[1])
+        reached = int(guest.wait_for(ROUND)[1])
+        assert reached >= restart > 0
+        assert host.servers(guest.domid) == servers
+    assert int(guest.wait_for(ROUND)[1]) == reached + 20
+    assert sum(line.startswith("restart") for line in guest.lines()) == 2
+    guest.destroy()
+    host.wait_residue(before)
+
+
+def test_sighup_ends_the_process_answers_every_slot_and_destroys_the_server(
+    host: Host, make_guest: Callable[..., Guest]
+) -> None:
+    before = host.residue()
+    guest = start(host, make_guest, may_go=True)
+    assert end(host, guest, signal.SIGHUP) < DEADLINE
+    guest.wait_for(r"^gone at \d+$")
+    guest.wait_for(r"^alone \d+$")
+    assert host.servers(guest.domid) == []
+    guest.wait_for(r"^alone \d+$")
+    guest.destroy()
+    host.wait_residue(before)
