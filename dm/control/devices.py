@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from dm.device.device import Device
 from dm.errors import ConfigError
 
@@ -88,6 +90,5 @@ def _named(place: str) -> Any:
 
 
 def _module(name: str) -> Any:
-    from importlib import import_module
-
-    return import_module(name)
+    __import__(name)
+    return sys.modules[name]

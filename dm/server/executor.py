@@ -91,23 +91,30 @@ class Executor:
         return request.data - (request.count - 1) * request.size
 
     def _pio(self, request: Request) -> int:
+        return self._at_one_place(PORT, request)
+
+    def _config(self, request: Request) -> int:
+        # A string instruction at the data port 0xcfc arrives here as well.
+        return self._at_one_place(PCI, request)
+
+    def _at_one_place(self, space: int, request: Request) -> int:
         self._check(request, 4)
-        port, size = request.address, request.size
+        address, size = request.address, request.size
         if not request.pointer:
             if request.reads:
-                return self._bus.read(PORT, port, size)
-            self._bus.write(PORT, port, size, request.data)
+                return self._bus.read(space, address, size)
+            self._bus.write(space, address, size, request.data)
         elif request.reads:
-            self._into_memory(request, lambda: self._ports_in(request))
+            self._into_memory(request, lambda: self._string_in(space, request))
         else:
             data = self._memory.read(self._low(request), request.count * size)
             if request.step < 0:
                 data = _reversed_elements(data, size)
-            self._bus.write_string(PORT, port, size, data)
+            self._bus.write_string(space, address, size, data)
         return 0
 
-    def _ports_in(self, request: Request) -> bytes:
-        data = self._bus.read_string(PORT, request.address, request.size, request.count)
+    def _string_in(self, space: int, request: Request) -> bytes:
+        data = self._bus.read_string(space, request.address, request.size, request.count)
         return _reversed_elements(data, request.size) if request.step < 0 else data
 
     def _copy(self, request: Request) -> int:
@@ -140,23 +147,6 @@ class Executor:
             self._memory.write(self._low(request), b"\xff" * (request.count * request.size))
             raise
         self._memory.write(self._low(request), data)
-
-    def _config(self, request: Request) -> int:
-        self._check(request, 4)
-        address, size, bus = request.address, request.size, self._bus
-        if request.pointer:
-            if request.reads:
-                self._into_memory(
-                    request, lambda: bus.read_string(PCI, address, size, request.count)
-                )
-            else:
-                data = self._memory.read(self._low(request), request.count * size)
-                bus.write_string(PCI, address, size, data)
-            return 0
-        if request.reads:
-            return bus.read(PCI, address, size)
-        bus.write(PCI, address, size, request.data)
-        return 0
 
     def _time_offset(self, request: Request) -> int:
         """The guest set its clock, which is Xen's; nothing here depends on it."""

@@ -73,8 +73,6 @@ class IoreqServer:
                     self._strays.append(stray)
         if self.adopted:
             self._hypervisor.use_server(self.id)
-            # The predecessor may have died between disabling it and destroying it.
-            self._hypervisor.enable_server(self.id, enabled=True)
             return
         server = self._hypervisor.create_server()
         self._map(server)
@@ -91,6 +89,7 @@ class IoreqServer:
             self._hypervisor.unmap_server(server)
             self.id = -1
             return False
+        # The predecessor may have died between disabling it and destroying it.
         self._hypervisor.enable_server(server, enabled=True)
         return True
 

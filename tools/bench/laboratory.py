@@ -26,8 +26,8 @@ Progress = Callable[[str], None]
 _RUN = "/run/ioreqd-bench"
 _RECORD = f"{_RUN}/started"
 _IDLE_SECONDS = 5
-_GUEST_ROUNDS = 5
-_REQUESTS = 100
+_GUEST_ROUNDS = 15
+_REQUESTS = 40
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 /* The bench's guest: times each shape of access with the TSC and prints what it found.
  *
- * A firmware of its own (xl.cfg: firmware_override): hvmloader has placed the PCI functions, then
- * starts this at _start with flat 32-bit segments and no paging. Lines go to port 0xe9, which Xen
- * prints. Each sample is a line "BENCH name operations ticks", both numbers hexadecimal.
+ * It stands in hvmloader's place (xl.cfg: firmware_override) and starts at _start with flat 32-bit
+ * segments and no paging; nobody has placed a BAR yet. Lines go to port 0xe9, which Xen prints. Each sample is a line "BENCH name operations ticks", both numbers hexadecimal.
  */
 typedef unsigned char u8;
 typedef unsigned int u32;
@@ -25,6 +24,7 @@ typedef unsigned long long u64;
 #define IDE_DATA 0x1f0
 #define VGA_WINDOW 0xa0000
 #define EDU 0x11e81234
+#define FREE 0xe0000000 /* neither RAM nor anything that Xen claims */
 #define PAGE 4096
 #define BURST 256 /* fewer than the buffered ring's 511 entries */
 #define QUIET (1ULL << 32) /* ticks before the first sample */
@@ -68,16 +68,18 @@ static u32 config(u32 devfn, u32 offset)
     return in32(PCI_DATA);
 }
 
-/* BAR 0 of the edu device, its memory decoding switched on; 0 without one. */
-static u32 find_edu(void)
+/* Place BAR 0 of the edu device at FREE and switch its memory decoding on; 0 without one. */
+static u32 place_edu(void)
 {
     u32 devfn;
     for (devfn = 0; devfn < 256; devfn += 8)
         if (config(devfn, 0) == EDU) {
-            u32 bar = config(devfn, 0x10) & ~15u;
             u32 command = config(devfn, 4);
-            out32(PCI_DATA, command | 2);
-            return bar;
+            config(devfn, 0x10);
+            out32(PCI_DATA, FREE);
+            config(devfn, 4);
+            out32(PCI_DATA, (command & 0xffff) | 2);
+            return FREE;
         }
     return 0;
 }
@@ -121,7 +123,7 @@ static void __attribute__((used)) guest_main(void)
 {
     u32 round;
     u64 start;
-    volatile u32 *mmio = (volatile u32 *)find_edu();
+    volatile u32 *mmio = (volatile u32 *)place_edu();
     text("BENCH ready\n");
     for (start = ticks(); ticks() - start < QUIET;)
         asm volatile("pause");
