@@ -67,6 +67,8 @@ def _probe(options: Options) -> int:
     from .qmp_listener import Qmp
     from .signals import end_on_signals
 
+    if not options.qmp:
+        raise ConfigError("-xen-domid is missing, and no monitor is there to ask anything")
     loop = Loop()
     monitor = ProbeMonitor()
     qmp = Qmp(loop, monitor)

@@ -21,9 +21,10 @@ from pathlib import Path
 from dm.errors import HostError
 from tools.xenlab import Command, Lab, Result
 
-__all__ = ["COMMON", "Guest", "Host", "XenLog", "build_firmware", "build_wheel"]
+__all__ = ["COMMON", "GUESTS", "IOREQD", "Guest", "Host", "XenLog", "build_firmware", "build_wheel"]
 
 COMMON = Path(__file__).parent
+GUESTS = COMMON / "guests"
 PROJECT = COMMON.parents[1]
 IOREQD = "/usr/local/bin/ioreqd-dm"
 
@@ -63,7 +64,7 @@ def build_wheel(folder: Path) -> Path:
 def build_firmware(source: Path, target: Path, defines: Mapping[str, int] = {}) -> None:  # noqa: B006
     """Compile the guest ``source`` to the ELF file ``target``, with a macro per define."""
     macros = [f"-D{name}={value}" for name, value in defines.items()]
-    _run([*_COMPILER, *macros, "-I", str(COMMON / "guests"), "-o", str(target), str(source)])
+    _run([*_COMPILER, *macros, "-I", str(GUESTS), "-o", str(target), str(source)])
 
 
 def _run(arguments: Sequence[str]) -> None:
@@ -137,7 +138,7 @@ class Host:
         suffix = "".join(f"-{key}-{value}" for key, value in sorted(defines.items()))
         target = self.share / f"{name}{suffix}.elf"
         if not target.exists():
-            build_firmware(COMMON / "guests" / f"{name}.c", target, defines)
+            build_firmware(GUESTS / f"{name}.c", target, defines)
         return f"/share/{target.name}"
 
     def provide(self, path: Path) -> str:

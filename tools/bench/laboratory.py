@@ -170,7 +170,7 @@ class Bench:
         for kind, value in parse(log, self.mhz).items():
             sample.access.setdefault(kind, []).append(value)
         sample.busy.append(spent / 1e6 / _seconds(log, self.mhz))
-        if key == "ioreqd":
+        if MODELS[key] is not QEMU:
             sample.statistics = self._run(f"xl qemu-monitor-command {name} 'info ioreq'")
         self._run(f"xl destroy {name}")
 

@@ -28,7 +28,7 @@ from dm import (
 from dm.machine.machine import Machine
 from dm.server.server import IoreqServer
 
-from .fake_xen import DF, POINTER, READ, Domain, FakeServer, FakeXen
+from .fake_xen import DF, ONES, POINTER, READ, Domain, FakeServer, FakeXen
 
 PORTS, WINDOW, DEVFN = 0x100, 0xF000_0000, 0x18
 OTHER_PORTS = PORTS + 16
@@ -204,6 +204,7 @@ class Place(NamedTuple):
     readable: bool = True
     writable: bool = True
     reset: int = 0
+    mask: int = ONES
 
 
 _CONFIG = DEVFN << 32
@@ -221,8 +222,18 @@ PLACES = [
     Place(2, _CONFIG | 0x40, 4, ""),
     Place(2, _CONFIG, 2, "", writable=False, reset=0x1234),
     Place(2, _CONFIG | 2, 2, "", writable=False, reset=0x5678),
+    Place(2, _CONFIG | 4, 2, "", mask=0x507),
+    Place(2, _CONFIG | 0xA, 2, "", writable=False, reset=0x0880),
+    Place(2, _CONFIG | 0xC, 1, ""),
+    Place(2, _CONFIG | 0xD, 1, "", writable=False),
+    Place(2, _CONFIG | 0x3C, 1, ""),
 ]
-GAPS = [(0, PORTS, 16, 0xA5), (0, OTHER_PORTS, 4, 0x5A), (1, WINDOW, 64, 0xFF)]
+GAPS = [
+    (0, PORTS, 16, 0xA5),
+    (0, OTHER_PORTS, 4, 0x5A),
+    (1, WINDOW, 64, 0xFF),
+    (2, _CONFIG, 256, 0),
+]
 LIMITS = {0: (1, 2, 4), 1: (1, 2, 4, 8), 2: (1, 2, 4)}
 
 
@@ -283,7 +294,8 @@ class Model:
             new[place] = new[place] & ~(0xFF << shift) | (value >> 8 * index & 0xFF) << shift
         for place in touched:
             if place.readable:
-                self.values[place.space, place.address] = new[place]
+                old = self.values[place.space, place.address] & ~place.mask
+                self.values[place.space, place.address] = old | new[place] & place.mask
             if place.name:
                 self.log.append((place.name, new[place]))
 

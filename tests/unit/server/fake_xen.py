@@ -8,8 +8,10 @@ leaving a vCPU asleep for ever or by crashing itself is written down in `Domain.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
+import weakref
 from collections.abc import Callable
 from errno import EINVAL, ENOENT, ENOSPC, ENOTCONN
 
@@ -189,10 +191,10 @@ class FakeXen(Hypervisor):
         self.memory = domain.memory
         self.using = -1
         self.maps: list[int] = []
-        self._mine, self._kernels = socket.socketpair()
-        self._mine.setblocking(False)
-        self._kernels.setblocking(False)
-        self.event_fd = self._mine.fileno()
+        self.event_fd, self._kernels = [end.detach() for end in socket.socketpair()]
+        for fd in (self.event_fd, self._kernels):
+            os.set_blocking(fd, False)
+        self._close = weakref.finalize(self, _close_all, self.event_fd, self._kernels)
         self.local: dict[int, Channel] = {}
         self._masked: set[int] = set()
         self._pending: set[int] = set()
@@ -280,10 +282,17 @@ class FakeXen(Hypervisor):
         self._find(self.using).ranges.release(space, first, last)
 
     def set_isa_irq(self, irq: int, level: int) -> None:
+        self._enter("isa", irq, level)
         self.domain.platform.set_isa_irq(irq, level)
 
     def set_intx(self, slot: int, pin: int, level: int) -> None:
         self.domain.platform.set_intx(slot, pin, level)
+
+    def set_link_route(self, link: int, irq: int) -> None:
+        self.domain.platform.set_link_route(link, irq)
+
+    def shutdown(self, reason: str) -> None:
+        self.domain.platform.shutdown(reason)
 
     def inject_msi(self, address: int, data: int) -> None:
         self.domain.platform.inject_msi(address, data)
@@ -322,12 +331,12 @@ class FakeXen(Hypervisor):
             self._pending.add(port)
             return
         self._masked.add(port)
-        self._kernels.send(struct.pack("I", port))
+        os.write(self._kernels, struct.pack("I", port))
 
     def pump(self) -> None:
         """What the kernel does with ports that were written back: unmask them."""
         try:
-            data = self._kernels.recv(1 << 16)
+            data = os.read(self._kernels, 1 << 16)
         except BlockingIOError:
             return
         for (port,) in struct.iter_unpack("I", data):
@@ -342,10 +351,7 @@ class FakeXen(Hypervisor):
     def readable(self) -> bool:
         """Whether an event channel is announced now."""
         self.pump()
-        try:
-            return bool(self._mine.recv(4, socket.MSG_PEEK))
-        except BlockingIOError:
-            return False
+        return bool(select.select([self.event_fd], [], [], 0)[0])
 
     def announced(self) -> list[int]:
         """Read what is announced, as an emulator would."""
@@ -359,5 +365,9 @@ class FakeXen(Hypervisor):
         return FakeStore()
 
     def close(self) -> None:
-        self._mine.close()
-        self._kernels.close()
+        self._close()
+
+
+def _close_all(*fds: int) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -59,12 +59,13 @@ def test_every_request_does_what_the_model_says(shapes: list[Shape]) -> None:
     twins = Twins()
     for shape in shapes:
         twins.compare(shape)
+    twins.rig.xen.close()
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_long_mixed_sequences_do_what_the_model_says(seed: int) -> None:
     chance, twins = random.Random(seed), Twins()
-    for _ in range(400):
+    for _ in range(2500):
         kind = chance.choice((PIO, PIO, COPY, COPY, CONFIG))
         base = chance.choice(
             ((PORTS, OTHER_PORTS), (WINDOW,), (DEVFN << 32, (DEVFN << 32) + 64))[kind]
