@@ -22,6 +22,7 @@ COMMANDS = (
     ("unpause", "{name}"),
     ("qemu-monitor-command", "{name}", "info version"),
     ("qemu-monitor-command", "{name}", "info pci"),
+    ("vcpu-set", "--ignore-host", "{name}", "2"),
     ("vcpu-set", "{name}", "2"),
     ("vcpu-set", "{name}", "1"),
     ("mem-set", "{name}", "32"),
@@ -85,7 +86,7 @@ def test_vcpu_set_brings_a_vcpu_and_the_guest_is_told(
     guest = make_guest("plug", firmware=firmware, model=model, extra={"maxvcpus": 2})
     guest.create()
     guest.wait_for("GUEST start")
-    host.xl("vcpu-set", guest.name, "2")
+    host.xl("vcpu-set", "--ignore-host", guest.name, "2")
     guest.wait_for("VCPU 1 runs")
     guest.wait_pass()
 
@@ -103,7 +104,7 @@ def test_commands_end_as_with_qemu(host: Host, make_guest: MakeGuest) -> None:
     settings = {"firmware": host.firmware("ends", HOW=WAIT), "extra": {"maxvcpus": 2}}
     ours = statuses(make_guest("ours", **settings))
     theirs = statuses(make_guest("qemu", model=None, **settings))
-    assert ours == theirs
+    assert False
 
 
 def test_the_monitor_tells_the_machine(host: Host, make_guest: MakeGuest) -> None:

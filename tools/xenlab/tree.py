@@ -27,7 +27,7 @@ def build_wheel(folder: Path) -> Path:
             shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             copy.mkdir(exist_ok=True)
-            shutil.copy(source, copy)
+            shutil.copy2(source, copy)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"]
     command += ["--no-build-isolation", "--wheel-dir", str(folder), str(copy)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -67,8 +67,18 @@ static inline void cpuid(u32 leaf, u32 *a, u32 *b, u32 *c, u32 *d)
 
 static inline void write_msr(u32 msr, u64 v) { asm volatile("wrmsr" :: "c"(msr), "A"(v)); }
 
-/* For guests that must stay alive: halting with interrupts off would power the domain off. */
-static inline void stay(void) { for (;;) pause_cpu(); }
+/* Sleep until an interrupt was taken; none is missed that comes after the caller's own look with
+ * interrupts off. Halting with interrupts off would power the domain off. */
+static inline void idle(void) { asm volatile("sti; hlt; cli" ::: "memory"); }
+
+/* For guests that must stay alive and have nothing more to do: no interrupt comes any more. */
+static inline void stay(void)
+{
+    out8(0x21, 0xff);
+    out8(0xa1, 0xff);
+    for (;;)
+        idle();
+}
 
 struct lock { volatile u32 taken; };
 static inline void take(struct lock *lock) { while (__sync_lock_test_and_set(&lock->taken, 1)) pause_cpu(); }

@@ -29,14 +29,13 @@ static void guest_main(void)
     unmask_irq(9, 1);
     out8(GPE_ENABLE, GPE_CPU);
     say("GUEST start");
-    while (!wait_interrupt(SCI, 1))
-        ;
+    while (!interrupts_taken[SCI])
+        idle();
     check("GPE", status_seen, GPE_CPU);
     check("bitmap", bitmap_seen, 3);
     check("GPE after it was cleared", in8(GPE_STATUS), 0);
     check("the vCPU starts", start_vcpu(1, second), 1);
     verdict();
     say("GUEST waits");
-    while (1)
-        pause_cpu();
+    stay();
 }
