@@ -6,9 +6,7 @@ must answer. Everything else stays with the device model that the toolstack star
 
 from __future__ import annotations
 
-from errno import ESRCH
-
-from dm.errors import ConfigError, HostError
+from dm.errors import ConfigError
 from dm.machine.machine import Machine
 from dm.server.polling import PollWindow
 from dm.server.server import IoreqServer
@@ -47,6 +45,7 @@ class Attachment:
             if device is None:
                 raise ConfigError(f"--device {driver}: there is no such device")
             self.machine.add(device)
+        self._store = hypervisor.store()
         self.server = IoreqServer(hypervisor, self.machine)
         window = PollWindow(hypervisor.cpu_count())
         self.service = Service(loop, hypervisor, self.machine, self.server, window)
@@ -62,13 +61,13 @@ class Attachment:
         self._look()
 
     def _look(self) -> None:
-        """End with the domain: nothing else tells an emulator that it is gone."""
-        try:
-            self._hypervisor.vcpu_count()
-        except HostError as error:
-            if error.errno == ESRCH:
-                self.ended = True
-                return
+        """End with the domain: nothing else tells an emulator that it is gone.
+
+        The hypervisor keeps a dying domain while its pages are mapped here, so xenstore is asked.
+        """
+        if self._store.read(f"/local/domain/{self._hypervisor.domid}") is None:
+            self.ended = True
+            return
         self._loop.call_at(self._loop.now() + LOOK_INTERVAL, self._look)
 
     def quit(self) -> None:
@@ -84,4 +83,5 @@ class Attachment:
         """Drop the interrupt lines, answer everything, destroy the server."""
         self.machine.lower_lines()
         self.server.close()
+        self._store.close()
         self._hypervisor.close()

@@ -19,7 +19,7 @@ from .window import LiveWindow, Window
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn
+    from typing import Any
 
     from .platform import GuestMemory, Platform
     from .register import RegisterSlot
@@ -384,12 +384,8 @@ def _enter(
 ) -> None:
     previous = handlers.get(key)
     if previous not in (None, name):
-        _conflict(cls, previous, name)
+        raise DeclarationError(f"{cls.__name__}: {previous} and {name} handle the same event")
     handlers[key] = name
-
-
-def _conflict(cls: type[Device], first: str | None, second: str) -> NoReturn:
-    raise DeclarationError(f"{cls.__name__}: {first} and {second} handle the same event")
 
 
 def _settle_all(settlers: list[Callable[[], None]]) -> Callable[[], None]:

@@ -64,6 +64,10 @@ class Hypervisor(Platform):
         """How many physical CPUs the emulator and the domain share."""
         raise NotImplementedError
 
+    def yield_cpu(self) -> bool:
+        """Let others, the domain above all, have this physical CPU; False: that is not possible."""
+        return False
+
     def create_server(self) -> int:
         """Create an ioreq server with a buffered ring in legacy mode; gives its id."""
         raise NotImplementedError

@@ -2,14 +2,15 @@
 
 Start-up: create, map the pages, enable, bind the ports (xen/common/ioreq.c: enabling before the
 page is mapped would crash the hypervisor; a slot's port is known only after enabling). Shut-down:
-disable, answer every slot, destroy. Nothing ties a server to a process, so a server whose ports
-can be bound belongs to nobody alive.
+disable, answer every slot, let the vCPUs take the answers, destroy. Nothing ties a server to a
+process, so a server whose ports can be bound belongs to nobody alive.
 """
 
 from __future__ import annotations
 
 import os
 from struct import Struct
+from time import sleep
 
 from dm.device.device import Deferral
 from dm.errors import GuestError, HostError
@@ -29,15 +30,24 @@ if TYPE_CHECKING:
 
 __all__ = ["IoreqServer"]
 
+TAKING_LOOKS = 200
+TAKING_PAUSE = 0.001
+"""How often, and after how many seconds each, the end looks whether the answers were taken."""
 READ_LENGTH = 4 * (layouts.IOREQ_SLOT_COUNT + 1) * 2
 PORT = Struct("I")
 
 
 class IoreqServer:
-    """One ioreq server of one domain, serving one machine."""
+    """One ioreq server of one domain, serving one machine. ``pause`` lets seconds pass."""
 
-    def __init__(self, hypervisor: Hypervisor, machine: Machine) -> None:
+    def __init__(
+        self,
+        hypervisor: Hypervisor,
+        machine: Machine,
+        pause: Callable[[float], object] = sleep,
+    ) -> None:
         self._hypervisor = hypervisor
+        self._pause = pause
         self._machine = machine
         self.executor = Executor(machine)
         self._log = Log("server")
@@ -67,7 +77,7 @@ class IoreqServer:
                 self.adopted = True
                 self._log.warning("ioreq server %d was left behind; it is adopted", server)
             elif self.adopted:
-                stray = IoreqServer(self._hypervisor, self._machine)
+                stray = IoreqServer(self._hypervisor, self._machine, self._pause)
                 if stray._take(server):
                     stray.adopted = True
                     self._strays.append(stray)
@@ -212,7 +222,11 @@ class IoreqServer:
         os.write(self._hypervisor.event_fd, PORT.pack(self._buffered_port))
 
     def close(self) -> None:
-        """Disable the server, answer every slot, destroy it. No slot is left unanswered."""
+        """Disable the server, answer every slot, destroy it. No slot is left unanswered.
+
+        An answer that its vCPU has not taken when the server goes is lost, the read then gives 0
+        (xen/common/ioreq.c: get_pending_vcpu finds nothing); a vCPU that is paused takes none.
+        """
         if self.id < 0:
             return
         hypervisor = self._hypervisor
@@ -223,9 +237,16 @@ class IoreqServer:
             port = self._port_of.get(vcpu)
             if port is not None:
                 self._try(lambda: hypervisor.notify(port))  # noqa: B023 - called at once
+        self._wait_taken()
         self._unbind_all()
         self._try(lambda: hypervisor.destroy_server(self.id))
         self.id = -1
+
+    def _wait_taken(self) -> None:
+        for _ in range(TAKING_LOOKS if hasattr(self, "slots") else 0):
+            if not self.slots.untaken:
+                return
+            self._pause(TAKING_PAUSE)
 
     def _try(self, action: Callable[[], object]) -> None:
         """Go on whatever happens: on the way out the domain may be gone already."""

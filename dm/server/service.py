@@ -1,7 +1,7 @@
 """One turn of the process after the other: when to sleep, when to watch, what comes first.
 
 The order of a turn: the ring, synchronous slots, due timers, back ends and QMP; then, if it pays,
-watch the slots for a while; then unmask the ports and sleep.
+watch the slots for a while, or yield the only CPU and look; then unmask the ports and sleep.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ RING_DELAY = 100_000_000
 """Nanoseconds for which buffered requests may wait (as QEMU's BUFFER_IO_MAX_DELAY)."""
 LOOK_AROUND = 1_000_000
 """Nanoseconds of uninterrupted watching after which the other descriptors get their turn."""
+LOOK_AROUND_ALONE = 5_000_000
+"""The same for yielding, where each look takes from the one CPU that there is."""
 LONGEST_TURN = 20_000_000
 """Nanoseconds after which a turn ends, however busy the guest: it may have to be the last one."""
 
@@ -44,6 +46,7 @@ class Service:
         now: Callable[[], int] = monotonic_ns,
     ) -> None:
         self._loop = loop
+        self._hypervisor = hypervisor
         self._machine = machine
         self._server = server
         self.window = window
@@ -91,9 +94,12 @@ class Service:
             window.woke(self._now() - before)
         self._run_timers()
         end = self._now() + LONGEST_TURN
-        while window.length and self._answers != answers:
+        while self._answers != answers and (window.length or window.may_yield()):
             answers = self._answers
-            self._watch()
+            if window.length:
+                self._watch()
+            else:
+                self._yield()
             before = self._now()
             if before >= end:
                 break
@@ -125,3 +131,18 @@ class Service:
             elif current - since >= window.length:
                 window.missed(current - since)
                 return
+
+    def _yield(self) -> None:
+        """Yield the only CPU after each answer, as long as the guest comes back with a request."""
+        server, window = self._server, self.window
+        end = self._now() + LOOK_AROUND_ALONE
+        vcpu = -1
+        while not server.paused and self._now() < end:
+            if not self._hypervisor.yield_cpu():
+                window.yields = False
+                return
+            vcpu = server.slots.next_ready(vcpu + 1)
+            window.yielded(paid=vcpu >= 0)
+            if vcpu < 0:
+                return
+            self._answers += server.serve(vcpu)

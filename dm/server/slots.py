@@ -69,8 +69,11 @@ class Slots:
         self.vcpus = vcpus
         self._page = page
         self._quads = page.cast("Q")
+        # One view for each slot: no arithmetic on large offsets, whose results Python allocates.
+        self._slots = tuple(page[SIZE * vcpu : SIZE * (vcpu + 1)] for vcpu in range(vcpus))
+        self._values = self._quads[DATA_WORD : DATA_WORD + SIZE // 8 * vcpus : SIZE // 8]
         self._flags = page[FLAGS : FLAGS + SIZE * vcpus : SIZE]
-        self._unpack = Struct(SLOT_WITH_SHAPE).unpack_from
+        self._unpack = Struct(SLOT_WITH_SHAPE).unpack
         self._machine = machine
         self._executor = executor
         self._answered = answered
@@ -108,23 +111,21 @@ class Slots:
 
         A slot that is not READY (a spurious event) is left alone.
         """
-        page = self._page
-        offset = vcpu * SIZE
-        address, data, count, size, _, _, word = self._unpack(page, offset)
+        address, data, count, size, _, _, word = self._unpack(self._slots[vcpu])
         table = self._tables.get(size << 16 | word)
         if table is not None and count == 1:
             entry = table.get(address)
             if entry is not None:
                 access, settle, device = entry
                 flags = word & 0xFF
-                page[offset + FLAGS] = flags + TO_INPROCESS
+                self._flags[vcpu] = flags + TO_INPROCESS
                 self.served += 1
                 try:
                     if flags & READS:
                         value = access()
                         if settle is not None:
                             settle()
-                        self._quads[(offset >> 3) + DATA_WORD] = value
+                        self._values[vcpu] = value
                     else:
                         access(data)
                         if settle is not None:
@@ -132,12 +133,12 @@ class Slots:
                 except Exception as error:
                     request = Request(word >> 8, flags, address, data, count, size)
                     return self._failed(vcpu, error, device, request)
-                page[offset + FLAGS] = flags + TO_ANSWERED
+                self._flags[vcpu] = flags + TO_ANSWERED
                 return True
         if word & STATE != READY:
             return False
         request = Request(word >> 8, word & 0xFF, address, data, count, size)
-        return self._serve_any(vcpu, offset, word & 0xFF, request)
+        return self._serve_any(vcpu, vcpu * SIZE, word & 0xFF, request)
 
     def _failed(self, vcpu: int, error: Exception, device: Device, request: Request) -> bool:
         """A device answers later, or went wrong: the guest then gets ones."""
@@ -230,6 +231,11 @@ class Slots:
         if state in (READY, INPROCESS):
             return self.serve(vcpu)
         return state == ANSWERED
+
+    @property
+    def untaken(self) -> int:
+        """How many answers are there that their vCPUs have not taken yet."""
+        return sum(flags & STATE == ANSWERED for flags in self._flags.tobytes())
 
     def flush(self) -> list[int]:
         """Answer every slot that still waits, at the end; gives the vCPUs to notify."""

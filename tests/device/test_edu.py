@@ -195,7 +195,7 @@ def test_a_transfer_under_way_ends_after_a_restore(card: Card) -> None:
 DIFFERENCES = {
     "4-byte accesses from 0x80 on": "a write clears the upper half in QEMU; 8 bytes are tried",
     "a factorial under way": "QEMU's thread may or may not be done; both are waited for",
-    "an interrupt by a factorial": "QEMU's thread raises it a moment after it is done: a test apart",
+    "an interrupt by a factorial": "QEMU's thread raises it a moment after it is done",
     "a factorial of a large number": "QEMU's thread multiplies for seconds; small ones are tried",
     "configuration registers behind the last capability": "plain memory in QEMU, zero here",
 }

@@ -14,7 +14,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,8 +31,8 @@ IOREQD = "/usr/local/bin/ioreqd-dm"
 _GUEST_LINE = re.compile(r"\(d(\d+)\) (?:\[[^]]*\] )?(.*)")
 _COMPILER = (
     *("gcc", "-std=gnu11", "-m32", "-O1", "-Wall", "-Wextra", "-Werror", "-ffreestanding"),
-    *("-fno-pic", "-fno-pie", "-fno-stack-protector", "-fcf-protection=none", "-mno-sse", "-mno-mmx"),
-    *("-fno-asynchronous-unwind-tables", "-nostdlib", "-static"),
+    *("-fno-pic", "-fno-pie", "-fno-stack-protector", "-fcf-protection=none", "-nostdlib"),
+    *("-fno-asynchronous-unwind-tables", "-mno-sse", "-mno-mmx", "-static"),
     *("-Wl,-Ttext=0x100000", "-Wl,-z,noseparate-code", "-Wl,--build-id=none", "-Wl,-N"),
     "-Wl,--no-warn-rwx-segments",
 )
@@ -61,7 +61,7 @@ def build_wheel(folder: Path) -> Path:
     return wheel
 
 
-def build_firmware(source: Path, target: Path, defines: Mapping[str, int] = {}) -> None:  # noqa: B006
+def build_firmware(source: Path, target: Path, defines: Mapping[str, int] = {}) -> None:
     """Compile the guest ``source`` to the ELF file ``target``, with a macro per define."""
     macros = [f"-D{name}={value}" for name, value in defines.items()]
     _run([*_COMPILER, *macros, "-I", str(GUESTS), "-o", str(target), str(source)])
@@ -164,12 +164,18 @@ class Host:
         """Everything in dom0 that exists for some guest: files, nodes, processes, domains."""
         return sorted(self.dom0_python("residue").stdout.splitlines())
 
-    def wait_residue(self, expected: list[str], timeout: float = 10.0) -> None:
+    def wait_residue(
+        self,
+        expected: list[str],
+        timeout: float = 10.0,
+        *,
+        ignore: Callable[[str], bool] = lambda entry: False,
+    ) -> None:
         """Wait until the residue is ``expected``: xl's own daemons end a little after xl does."""
         deadline = time.monotonic() + timeout
-        while (found := self.residue()) != expected:
-            left = sorted(set(found) - set(expected))
-            gone = sorted(set(expected) - set(found))
+        while differing := [e for e in {*self.residue()} ^ {*expected} if not ignore(e)]:
+            left = sorted(set(differing) - set(expected))
+            gone = sorted(set(differing) & set(expected))
             assert time.monotonic() < deadline, f"left behind: {left}; gone: {gone}"
 
     def wait_domain(self, domid: int, timeout: float = 30.0) -> None:
@@ -197,10 +203,9 @@ class Host:
 class Guest:
     """A domain and its configuration. ``firmware`` replaces hvmloader; None boots SeaBIOS.
 
-    ``extra`` are further lines of xl.cfg; a key that is in the basic lines replaces them, None takes
-    them away. ``model``
-    is the device model's path, None the toolstack's own QEMU. The domain's id follows reboots when
-    `follow` is called.
+    ``extra`` are further lines of xl.cfg; a key that is in the basic lines replaces that line, None
+    takes it away. ``model`` is the device model's path, None the toolstack's own QEMU. The
+    domain's id follows reboots and restores when `follow` is called.
     """
 
     host: Host
@@ -264,7 +269,7 @@ class Guest:
         return result
 
     def save(self, path: str, *options: str, timeout: float = 60.0) -> Result:
-        """``xl save``."""
+        """``xl save``; not to the share, where a page of a guest cannot be written from."""
         return self.host.xl("save", *options, self.name, path, timeout=timeout)
 
     def destroy(self) -> Result:
@@ -291,24 +296,21 @@ class Guest:
         """What it has printed under its present domid."""
         return self.host.log.lines(self.domid)
 
-    def wait_for(self, pattern: str, timeout: float = 30.0, *, again: bool = False) -> re.Match[str]:
+    def wait_for(self, pattern: str, timeout: float = 30.0) -> re.Match[str]:
         """Wait for the next line with ``pattern``; gives the match.
 
-        Lines up to the one that the last call found are passed over, unless ``again``. Fails at
-        once when the guest prints a line that begins with FAIL.
+        Lines up to the one that the last call found are passed over. Fails at once when the guest
+        prints a line that begins with FAIL.
         """
         expression = re.compile(pattern)
-        position = 0 if again else self._seen
         deadline = time.monotonic() + timeout
         while True:
-            lines = self.lines()
-            for position in range(position, len(lines)):
-                match = expression.search(lines[position])
+            for line in self.lines()[self._seen :]:
+                self._seen += 1
+                match = expression.search(line)
                 if match is not None:
-                    self._seen = position + 1
                     return match
-                assert not lines[position].startswith(("FAIL", "GUEST FAIL")), lines[position]
-            position = len(lines)
+                assert not line.startswith(("FAIL", "GUEST FAIL")), line
             assert time.monotonic() < deadline, f"no {pattern!r} from {self.name} in {timeout} s"
             time.sleep(_LOOK)
 
@@ -319,8 +321,9 @@ class Guest:
     def wait_gone(self, timeout: float = 30.0) -> None:
         """Wait until the domain does not exist any more, by watching xenstore."""
         node = f"/local/domain/{self.domid}"
-        # A watch fires once at its start, so a domain that has gone already is noticed.
-        wait = f"while xenstore-exists {node}; do xenstore-watch -n 2 {node} >/dev/null; done"
+        # The first event is the watch's own start. The domain may go just before it, unnoticed.
+        watch = f"timeout 3 xenstore-watch -n 2 {node} >/dev/null"
+        wait = f"while xenstore-exists {node}; do {watch}; done"
         self.host.run(wait, timeout=timeout)
 
     def serial(self) -> Command:

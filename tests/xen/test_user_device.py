@@ -5,8 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 
-import pytest
-
 from tools.xenlab import Command
 
 from .bios import build_bios
@@ -36,11 +34,21 @@ def attach(host: Host, guest: Guest, devices: list[str]) -> Command:
 
 
 def beside_qemu(host: Host, make_guest: Callable[..., Guest], **defines: int) -> Guest:
-    """A guest of the stock QEMU, paused before its first instruction."""
-    guest = make_guest("beside", firmware=host.firmware("card", **defines), model=None)
+    """A guest of the stock QEMU, paused before its first instruction.
+
+    It takes the card's INTx from the I/O APIC only: newer QEMUs (10.0) do not pass the routes of
+    the PIIX3's links on to Xen as a guest sets them.
+    """
+    guest = make_guest("beside", firmware=host.firmware("card", BESIDE=1, **defines), model=None)
     guest.create("-p")
     assert host.servers(guest.domid) == [0]
     return guest
+
+
+def go_on(guest: Guest) -> None:
+    """Wait until a guest with STAY has done something since this was called."""
+    told = sum(line.startswith("alive ") for line in guest.lines())
+    guest.wait_for(rf"^alive {told + 2}$")
 
 
 def test_devices_given_to_xl_create_reach_the_guest(
@@ -86,20 +94,22 @@ def test_devices_attached_beside_qemu_reach_the_guest_until_it_ends(
     assert result.status == 0, result.output
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_attachment_ends_by_a_signal_and_leaves_the_guest_to_qemu(
-    host: Host, make_guest: Callable[..., Guest], number: signal.Signals
+    host: Host, make_guest: Callable[..., Guest]
 ) -> None:
     guest = beside_qemu(host, make_guest, STAY=1)
-    command = attach(host, guest, specifications(host))
-    host.xl("unpause", guest.name)
-    guest.wait_pass()
-    command.kill(number)
-    result = command.wait(10.0)
-    assert result.status == 0, result.output
-    assert host.servers(guest.domid) == [0]
+    devices = specifications(host)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        command = attach(host, guest, devices)
+        if number == signal.SIGTERM:
+            host.xl("unpause", guest.name)
+            guest.wait_pass()
+        command.kill(number)
+        result = command.wait(10.0)
+        assert result.status == 0, result.output
+        assert host.servers(guest.domid) == [0]
     host.xl("qemu-monitor-command", guest.name, "info status")
-    guest.destroy()
+    go_on(guest)
 
 
 def test_an_attachment_that_was_killed_is_adopted_by_the_next(
@@ -113,8 +123,9 @@ def test_an_attachment_that_was_killed_is_adopted_by_the_next(
     command.wait(10.0)
     assert host.servers(guest.domid) == [0, 1]
     command = attach(host, guest, specifications(host))
+    go_on(guest)
     assert host.servers(guest.domid) == [0, 1]
     command.kill(signal.SIGTERM)
     assert command.wait(10.0).status == 0
     assert host.servers(guest.domid) == [0]
-    guest.destroy()
+    go_on(guest)

@@ -8,7 +8,7 @@ from statistics import median
 
 __all__ = ["Figure", "Table", "render"]
 
-UNKNOWN = "–"
+UNKNOWN = "-"
 HEADINGS = ("spread", "expected", "")
 
 
@@ -73,7 +73,7 @@ def _row(figure: Figure) -> tuple[str, ...]:
         _value(figure.base, figure.unit),
         _value(figure.ours, figure.unit),
         UNKNOWN if ratio is None else f"{ratio:.2f}",
-        UNKNOWN if spread is None else f"{spread[0]:.2f}–{spread[1]:.2f}",
+        UNKNOWN if spread is None else f"{spread[0]:.2f} to {spread[1]:.2f}",
         "" if figure.expected is None else f"≤ {figure.expected:.2f}",
         verdict,
     )

@@ -39,7 +39,10 @@ class Store:
 
     def _take(self, length: int) -> bytes:
         while len(self._data) < length:
-            self._data += os.read(self._file, 4096)
+            data = os.read(self._file, 4096)
+            if not data:
+                raise EOFError("xenstore closed the connection")
+            self._data += data
         taken, self._data = self._data[:length], self._data[length:]
         return taken
 

@@ -6,6 +6,7 @@ the kit, the bus or the executor.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from dm import (
@@ -162,7 +163,13 @@ class Troubled(Device):
 class Rig:
     """A test machine behind an open ioreq server of a fake Xen."""
 
-    def __init__(self, domain: Domain | None = None, *, opened: bool = True) -> None:
+    def __init__(
+        self,
+        domain: Domain | None = None,
+        *,
+        opened: bool = True,
+        pause: Callable[[float], object] = lambda seconds: None,
+    ) -> None:
         self.domain = Domain() if domain is None else domain
         self.xen = FakeXen(self.domain)
         self.host_time = 0
@@ -171,7 +178,7 @@ class Rig:
         for device in (self.mixed, Beside("beside"), Card("card", addr="3"), self.troubled):
             self.machine.add(device)
         self.machine.seal()
-        self.server = IoreqServer(self.xen, self.machine)
+        self.server = IoreqServer(self.xen, self.machine, pause)
         if opened:
             self.open()
 

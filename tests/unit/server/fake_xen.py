@@ -13,7 +13,7 @@ import socket
 import struct
 import weakref
 from collections.abc import Callable
-from errno import EINVAL, ENOENT, ENOSPC, ENOTCONN
+from errno import EEXIST, EINVAL, ENOENT, ENOSPC, ENOTCONN
 
 from dm.errors import HostError
 from dm.hypervisor.interface import Hypervisor, ServerPages, Store
@@ -191,6 +191,7 @@ class FakeXen(Hypervisor):
         self.memory = domain.memory
         self.using = -1
         self.maps: list[int] = []
+        self.created: set[int] = set()
         self.event_fd, self._kernels = [end.detach() for end in socket.socketpair()]
         for fd in (self.event_fd, self._kernels):
             os.set_blocking(fd, False)
@@ -203,9 +204,11 @@ class FakeXen(Hypervisor):
         self.notified: list[int] = []
 
     def _enter(self, call: str, *details: object) -> None:
-        self.domain.journal.append(" ".join(map(str, (call, *details))))
-        if call in self.failures:
-            raise self.failures[call]
+        entry = " ".join(map(str, (call, *details)))
+        self.domain.journal.append(entry)
+        for key in (call, entry):
+            if key in self.failures:
+                raise self.failures[key]
 
     def _find(self, server: int) -> FakeServer:
         found = self.domain.servers.get(server)
@@ -231,6 +234,7 @@ class FakeXen(Hypervisor):
         if not free:
             raise HostError("create: no space left", ENOSPC)
         self.domain.servers[free[0]] = FakeServer(self.domain, free[0])
+        self.created.add(free[0])
         return free[0]
 
     def server_ids(self) -> list[int]:
@@ -276,7 +280,11 @@ class FakeXen(Hypervisor):
         del self.domain.servers[server]
 
     def claim(self, space: int, first: int, last: int) -> None:
-        self._find(self.using).ranges.claim(space, first, last)
+        try:
+            self._find(self.using).ranges.claim(space, first, last)
+        except HostError as error:
+            if error.errno != EEXIST or self.using in self.created:
+                raise
 
     def release(self, space: int, first: int, last: int) -> None:
         self._find(self.using).ranges.release(space, first, last)

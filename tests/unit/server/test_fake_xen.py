@@ -118,6 +118,9 @@ def test_claims_of_one_server_may_not_overlap() -> None:
     domain, xen, _ = opened()
     xen.use_server(0)
     xen.claim(0, 0x10, 0x1F)
+    heir = FakeXen(domain)
+    heir.use_server(0)
+    heir.claim(0, 0x10, 0x1F)
     with pytest.raises(HostError):
         xen.claim(0, 0x18, 0x20)
     with pytest.raises(HostError):

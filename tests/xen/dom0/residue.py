@@ -11,8 +11,11 @@ import subprocess
 import sys
 
 FOLDERS = ("/run/xen", "/var/lib/xen")
-NODES = ("/local/domain", "/local/domain/0/device-model", "/local/domain/0/backend", "/libxl", "/vm")
+DOM0 = "/local/domain/0"
+NODES = ("/local/domain", f"{DOM0}/device-model", f"{DOM0}/backend", "/libxl", "/vm")
 PROGRAMS = ("xl", "ioreqd", "qemu")
+KEPT = "domid-history"
+"""libxl's list of domids that were used lately; it comes with the first guest's end."""
 
 
 def processes() -> list[str]:
@@ -37,15 +40,17 @@ def files() -> list[str]:
     return [
         f"file {os.path.join(folder, name)}"
         for top in FOLDERS
-        for folder, _, names in os.walk(top)
-        for name in names
+        for folder, folders, names in os.walk(top)
+        for name in folders + names
+        if name != KEPT
     ]
 
 
 def nodes() -> list[str]:
     found = []
     for node in NODES:
-        listed = subprocess.run(["xenstore-list", node], capture_output=True, text=True)
+        command = ["xenstore-list", node]
+        listed = subprocess.run(command, capture_output=True, text=True, check=False)
         found += [f"node {node}/{name}" for name in listed.stdout.split()]
     return found
 

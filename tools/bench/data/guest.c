@@ -27,7 +27,7 @@ typedef unsigned long long u64;
 #define FREE 0xe0000000 /* neither RAM nor anything that Xen claims */
 #define PAGE 4096
 #define BURST 256 /* fewer than the buffered ring's 511 entries */
-#define QUIET (1ULL << 32) /* ticks before the first sample */
+#define QUIET (1ULL << 33) /* ticks before the first sample */
 
 static u32 stack[4096] __attribute__((used));
 static u8 page[PAGE] __attribute__((aligned(PAGE)));
