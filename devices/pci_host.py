@@ -1,17 +1,18 @@
 """What the i440FX host bridge knows: the configuration address latch and its own configuration.
 
-Xen decodes configuration cycles itself and sends each to the function it addresses, so the bridge
-owns no data port; it keeps only the latch at 0xcf8, which Xen watches but never reads back
-(xen/arch/x86/hvm/ioreq.c: hvm_access_cf8). Without a latch that reads back Linux finds no PCI at
-all (arch/x86/pci/direct.c: pci_check_type1). Ports 0xcfc to 0xcff arrive only while bit 31 of the
-latch is clear; they are left unclaimed and read as ones.
+Xen decodes configuration cycles itself and sends each to the function it addresses, by a copy of
+the latch at 0xcf8 that it watches but never reads back (xen/arch/x86/hvm/ioreq.c: hvm_access_cf8).
+Without a latch that reads back Linux finds no PCI at all (arch/x86/pci/direct.c: pci_check_type1).
+Accesses of ports 0xcfc to 0xcff arrive undecoded while bit 31 of Xen's copy is clear. Xen's copy
+is not among what it saves of a domain: a guest that is saved between its write of 0xcf8 and its
+access of 0xcfc comes to the bridge with the latter, which the latch here then decodes.
 
 The reset control register of the PIIX3 stands here because its byte, 0xcf9, lies inside the latch.
 
 Sources: Intel 440FX PCIset datasheet (290549), 3.1.1 CONFADD and 3.2 (configuration registers);
 Intel 82371SB datasheet, reset control register. Behaviour compared with QEMU's
 hw/pci/pci_host.c:pci_host_config_write, hw/pci-host/i440fx.c and hw/isa/piix3.c:rcr_write.
-Not modelled: what PAM (0x59 to 0x5f) and SMRAM (0x72) do to memory, which is Xen's; they are plain
+Not modelled: undecoded accesses of functions that another emulator serves; what PAM (0x59 to 0x5f) and SMRAM (0x72) do to memory, which is Xen's; they are plain
 registers.
 What a hostile guest can do: reboot itself; change bytes that only it reads.
 """
@@ -31,7 +32,12 @@ from dm import (
     PciWindow,
     PortWindow,
     Register,
+    Transient,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["PciHost"]
 
@@ -65,6 +71,12 @@ class ConfigPorts(Bank, size=4):
     reset_control = ResetControl.at(1, exact=True)
 
 
+class DataPorts(Bank, size=4, width=8):
+    """The ports at 0xcfc: a byte each of the register that the latch addresses."""
+
+    data = Register.array(0, 4, access=WO)
+
+
 class HostConfig(PciConfig):
     """The bridge's configuration: PAM, SMRAM, and bytes that nothing here acts upon."""
 
@@ -90,6 +102,30 @@ class PciHost(PciDevice):
 
     config = PciWindow(HostConfig)
     ports = PortWindow(ConfigPorts, at=0xCF8)
+    data_ports = PortWindow(DataPorts, at=0xCFC)
+    read_config = Transient()
+    write_config = Transient()
+
+    def lend_config_space(
+        self, read: Callable[[int, int], int], write: Callable[[int, int, int], None]
+    ) -> None:
+        """Take the way to all functions' configuration: ``read(sbdf, register)`` and the like."""
+        self.read_config, self.write_config = read, write
+
+    @DataPorts.data.on_read
+    def _read_data(self, byte: int) -> int:
+        latch = self.ports.address
+        if not latch.enable or self.read_config is None:
+            return 0xFF
+        value: int = self.read_config(latch.value >> 8 & 0xFFFF, latch.register & 0xFC | byte)
+        return value
+
+    @DataPorts.data.on_write
+    def _write_data(self, byte: int, new: int, old: int) -> None:
+        latch = self.ports.address
+        if latch.enable and self.write_config is not None:
+            register = latch.register & 0xFC | byte
+            self.write_config(latch.value >> 8 & 0xFFFF, register, new)
 
     @ConfigPorts.reset_control.on_write
     def _reset(self, new: int, old: int) -> None:

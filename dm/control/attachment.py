@@ -46,7 +46,7 @@ class Attachment:
                 raise ConfigError(f"--device {driver}: there is no such device")
             self.machine.add(device)
         self._store = hypervisor.store()
-        self.server = IoreqServer(hypervisor, self.machine)
+        self.server = IoreqServer(hypervisor, self.machine, attached=True)
         window = PollWindow(hypervisor.cpu_count())
         self.service = Service(loop, hypervisor, self.machine, self.server, window)
         self.ended = False
@@ -57,7 +57,7 @@ class Attachment:
         self.server.open()
         self.machine.connect()
         self.machine.start()
-        self.server.settle_adopted()
+        self.server.settle_predecessors()
         self._look()
 
     def _look(self) -> None:

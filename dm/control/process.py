@@ -75,7 +75,7 @@ class DeviceModel:
             self.machine.inherit(*inherited)
         else:
             self.machine.connect()
-        self.server.settle_adopted()
+        self.server.settle_predecessors()
         self._drop_privileges()
         if options.stopped:
             self.server.paused = True

@@ -288,6 +288,33 @@ class Bank:
             return int.from_bytes(bytes((self.gap,)) * size, "little")
         return int.from_bytes(self.read_bytes(offset, size), "little")
 
+    def composed_reader(self, offset: int, size: int) -> Reader | None:
+        """What `read` does at ``offset``, compiled; None unless whole registers or parts of them,
+        of which no condition decides, are all that is read.
+        """
+        if size not in self.sizes:
+            return None
+        parts: list[tuple[Reader, int, int, int]] = []
+        position, end = offset, offset + size
+        while position < end:
+            around = self._by_byte.get(position, ())
+            element = next((e for e in around if e.reader is not None), None)
+            if element is None or element.reader is None or any(e.when for e in around):
+                return None
+            first = position - element.offset
+            take = min(element.size - first, end - position)
+            mask = (1 << 8 * take) - 1
+            parts.append((element.reader, 8 * first, mask, 8 * (position - offset)))
+            position += take
+
+        def composed() -> int:
+            value = 0
+            for reader, down, mask, up in parts:
+                value |= (reader() >> down & mask) << up
+            return value
+
+        return composed
+
     def write(self, offset: int, size: int, value: int) -> None:
         """Write the low ``size`` bytes of ``value`` at ``offset``."""
         writer = self.exact_writers.get((offset, size))

@@ -107,6 +107,19 @@ class AddressSpaces:
             if not _touches(hidden, base + offset, size):
                 self.writes[window.space, size][base + offset] = (writer, settle, device)
 
+    def remember(
+        self, space: int, address: int, size: int, window: LiveWindow, offset: int
+    ) -> None:
+        """Enter a read of several registers, or of a part of one, that a guest has made.
+
+        What can be entered is bounded by the bytes of the windows' registers.
+        """
+        reader = window.bank.composed_reader(offset, size)
+        if reader is not None:
+            device = window.device
+            settle = device.settle if device.has_lines else None
+            self.reads[space, size][address] = (reader, settle, device)
+
     def _claim(self, space: int) -> list[HostError]:
         wanted = union(self._platform_range(space, first) for first in self._extents(space))
         claimed = self._claimed[space]

@@ -32,6 +32,7 @@ class Bus:
         if found is not None and found[2] >= size:
             window, offset, _ = found
             self.last = window.device
+            self._spaces.remember(space, address, size, window, offset)
             try:
                 return window.bank.read(offset, size)
             finally:

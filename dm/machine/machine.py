@@ -93,7 +93,18 @@ class Machine:
                 self._check_overlap(window.device, window.space, window.wanted(), window.size)
                 self.spaces.add(window)
         for device in self.devices:
+            lend = getattr(device, "lend_config_space", None)
+            if lend is not None:
+                lend(self.read_config, self.write_config)
             device.power_on()
+
+    def read_config(self, sbdf: int, register: int) -> int:
+        """One byte of a function's configuration space; ones where there is no function."""
+        return self.bus.read(PCI, sbdf << PCI_SHIFT | register, 1)
+
+    def write_config(self, sbdf: int, register: int, value: int) -> None:
+        """Write one byte of a function's configuration space."""
+        self.bus.write(PCI, sbdf << PCI_SHIFT | register, 1, value)
 
     def inherit(self, data: bytes, guest_time: int) -> None:
         """Go on with the buffer that a predecessor left, whose layout is known to be the same."""

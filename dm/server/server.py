@@ -1,9 +1,14 @@
-"""The ioreq server: from creation or adoption to destruction, and one turn of service.
+"""The ioreq server: from creation to destruction, one turn of service, and predecessors.
 
 Start-up: create, map the pages, enable, bind the ports (xen/common/ioreq.c: enabling before the
 page is mapped would crash the hypervisor; a slot's port is known only after enabling). Shut-down:
-disable, answer every slot, let the vCPUs take the answers, destroy. Nothing ties a server to a
-process, so a server whose ports can be bound belongs to nobody alive.
+disable, answer every slot, let the vCPUs take the answers, destroy.
+
+Nothing ties a server to a process: it stays enabled when its process dies, and its vCPUs wait. A
+server whose ports can be bound belongs to nobody alive. It is adopted: mapped and bound, and once
+the own server has taken the ranges over, what stands in its slots is answered and it goes. At no
+time is a range without a server. Emulators of different roles leave each other's servers alone;
+those of attached devices are marked by a file.
 """
 
 from __future__ import annotations
@@ -38,14 +43,21 @@ PORT = Struct("I")
 
 
 class IoreqServer:
-    """One ioreq server of one domain, serving one machine. ``pause`` lets seconds pass."""
+    """One ioreq server of one domain, serving one machine.
+
+    ``pause`` lets seconds pass. ``attached``: the machine stands beside the domain's own device
+    model and is not it.
+    """
 
     def __init__(
         self,
         hypervisor: Hypervisor,
         machine: Machine,
         pause: Callable[[float], object] = sleep,
+        *,
+        attached: bool = False,
     ) -> None:
+        self._attached = attached
         self._hypervisor = hypervisor
         self._pause = pause
         self._machine = machine
@@ -59,35 +71,57 @@ class IoreqServer:
         self._buffered_port = -1
         self._masked: list[int] = []
         self.ring_announced = False
-        self.adopted = False
         self.paused = False
-        self._strays: list[IoreqServer] = []
+        self._predecessors: list[IoreqServer] = []
+        self._had_predecessor = False
 
     def open(self) -> None:
-        """Adopt the server of a dead predecessor or create one; requests may wait afterwards."""
+        """Create the server and take those of dead predecessors; requests may wait afterwards."""
         end = self._hypervisor.exclusive()
         try:
-            self._adopt_or_create()
+            self._find_predecessors()
+            server = self._hypervisor.create_server()
+            self._map(server)
+            self._hypervisor.enable_server(server, enabled=True)
+            self._bind_all()
+            self._mark()
         finally:
             end()
 
-    def _adopt_or_create(self) -> None:
-        for server in reversed(self._hypervisor.server_ids()):
-            if not self.adopted and self._take(server):
-                self.adopted = True
-                self._log.warning("ioreq server %d was left behind; it is adopted", server)
-            elif self.adopted:
-                stray = IoreqServer(self._hypervisor, self._machine, self._pause)
-                if stray._take(server):
-                    stray.adopted = True
-                    self._strays.append(stray)
-        if self.adopted:
-            self._hypervisor.use_server(self.id)
-            return
-        server = self._hypervisor.create_server()
-        self._map(server)
-        self._hypervisor.enable_server(server, enabled=True)
-        self._bind_all()
+    @property
+    def adopted(self) -> bool:
+        """Whether a predecessor had died."""
+        return self._had_predecessor
+
+    def _find_predecessors(self) -> None:
+        for server in self._hypervisor.server_ids():
+            if self._is_attached(server) != self._attached:
+                continue
+            other = IoreqServer(
+                self._hypervisor, self._machine, self._pause, attached=self._attached
+            )
+            if other._take(server):
+                self._log.warning("ioreq server %d was left behind; it is taken over", server)
+                self._predecessors.append(other)
+        self._had_predecessor = bool(self._predecessors)
+
+    def _is_attached(self, server: int) -> bool:
+        marker = self._hypervisor.run_file(f"attached{server}")
+        return marker is not None and os.path.exists(marker)
+
+    def _mark(self) -> None:
+        """Leave a file that says so when the server is one of attached devices."""
+        marker = self._hypervisor.run_file(f"attached{self.id}") if self._attached else None
+        if marker is not None:
+            try:
+                os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            except OSError as error:
+                raise HostError(f"{marker}: {error.strerror}", error.errno or 0) from None
+
+    def _unmark(self) -> None:
+        marker = self._hypervisor.run_file(f"attached{self.id}") if self._attached else None
+        if marker is not None and os.path.exists(marker):
+            os.unlink(marker)
 
     def _take(self, server: int) -> bool:
         """Try to bind the ports of an existing server: only a dead owner's are free."""
@@ -99,8 +133,6 @@ class IoreqServer:
             self._hypervisor.unmap_server(server)
             self.id = -1
             return False
-        # The predecessor may have died between disabling it and destroying it.
-        self._hypervisor.enable_server(server, enabled=True)
         return True
 
     def _map(self, server: int) -> None:
@@ -137,16 +169,22 @@ class IoreqServer:
         self._port_of.clear()
         self._buffered_port = -1
 
-    def settle_adopted(self) -> None:
-        """Answer what the predecessor left; call when the machine is complete."""
-        for vcpu in range(self.slots.vcpus) if self.adopted else ():
-            self.drain()
-            if self.slots.adopt(vcpu):
-                self._notify_vcpu(vcpu)
-        for stray in self._strays:
-            stray.settle_adopted()
-            stray.close()
-        self._strays.clear()
+    def settle_predecessors(self) -> None:
+        """Answer what predecessors left, and end them; call when the ranges are claimed.
+
+        One whose request a device answers later stays, disabled, until this server's end.
+        """
+        for other in list(self._predecessors):
+            self._hypervisor.enable_server(other.id, enabled=False)
+            for vcpu in range(other.slots.vcpus):
+                other.drain()
+                if other.slots.adopt(vcpu):
+                    other._notify_vcpu(vcpu)
+            if not other.slots.waiting:
+                server = other.id
+                other.close()
+                self._hypervisor.unmap_server(server)
+                self._predecessors.remove(other)
 
     def _execute_buffered(self, kind: int, address: int, size: int, data: int) -> None:
         """Perform one buffered write; nobody waits for it, so errors are only counted."""
@@ -227,6 +265,9 @@ class IoreqServer:
         An answer that its vCPU has not taken when the server goes is lost, the read then gives 0
         (xen/common/ioreq.c: get_pending_vcpu finds nothing); a vCPU that is paused takes none.
         """
+        for other in self._predecessors:
+            other.close()
+        self._predecessors.clear()
         if self.id < 0:
             return
         hypervisor = self._hypervisor
@@ -240,6 +281,7 @@ class IoreqServer:
         self._wait_taken()
         self._unbind_all()
         self._try(lambda: hypervisor.destroy_server(self.id))
+        self._unmark()
         self.id = -1
 
     def _wait_taken(self) -> None:

@@ -69,9 +69,22 @@ def test_the_latch_is_reached_by_one_lookup(bench: TestBench) -> None:
     assert 0xCF9 in bench.machine.spaces.writes[PORT, 1]
 
 
-def test_the_data_ports_are_left_to_xen(bench: TestBench) -> None:
-    assert bench.platform.claimed[PORT] == [(0xCF8, 0xCFB)]
-    assert bench.read(0xCFC, 4) == 0xFFFFFFFF
+def test_data_that_xen_did_not_decode_is_decoded_by_the_latch(bench: TestBench) -> None:
+    bench.write(0xCF8, 0x80000070, 4)
+    assert bench.read(0xCFC, 4) == bench.config_read(0, 0x70)
+    bench.write(0xCFC, 0x11223344, 4)
+    assert bench.config_read(0, 0x70) == bench.read(0xCFC, 4)
+    assert bench.config_read(0, 0x70) & 0xFF == 0x44
+    bench.write(0xCFE, 0x3A)
+    assert bench.config_read(0, 0x72, 1) == bench.read(0xCFE) == 0x3A
+    assert bench.read(0xCFE, 2) == bench.config_read(0, 0x72, 2)
+
+
+@pytest.mark.parametrize("latch", [0x00000000, 0x80000800, 0x80010000, 0xFF000000])
+def test_the_data_ports_read_as_ones_without_a_function(bench: TestBench, latch: int) -> None:
+    bench.write(0xCF8, latch, 4)
+    bench.write(0xCFC, 0, 4)
+    assert bench.read(0xCFC, 4) == (bench.config_read(0, 0) if latch >> 24 == 0xFF else 0xFFFFFFFF)
 
 
 def test_the_reset_port_keeps_the_reset_type_and_leaves_the_latch_alone(bench: TestBench) -> None:

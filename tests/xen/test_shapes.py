@@ -27,7 +27,7 @@ SECTIONS = (
     "ISA interrupt",
     "card",
 )
-TIMEOUT = 120.0
+TIMEOUT = 240.0
 RING_LENGTH = 511
 
 

@@ -22,5 +22,5 @@ def test_every_vcpu_gets_its_own_answers(
     )
     guest.create()
     guest.wait_for(rf"^GUEST {vcpus} vCPUs$")
-    guest.wait_pass(timeout=120)
+    guest.wait_pass(timeout=240)
     guest.wait_gone()

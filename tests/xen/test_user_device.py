@@ -48,7 +48,7 @@ def beside_qemu(host: Host, make_guest: Callable[..., Guest], **defines: int) ->
 def go_on(guest: Guest) -> None:
     """Wait until a guest with STAY has done something since this was called."""
     told = sum(line.startswith("alive ") for line in guest.lines())
-    guest.wait_for(rf"^alive {told + 2}$")
+    guest.wait_for(rf"^alive {told + 2}$", 60.0)
 
 
 def test_devices_given_to_xl_create_reach_the_guest(
@@ -90,7 +90,7 @@ def test_devices_attached_beside_qemu_reach_the_guest_until_it_ends(
     host.xl("unpause", guest.name)
     guest.wait_pass()
     guest.wait_gone()
-    result = command.wait(10.0)
+    result = command.wait(30.0)
     assert result.status == 0, result.output
 
 
@@ -105,7 +105,7 @@ def test_an_attachment_ends_by_a_signal_and_leaves_the_guest_to_qemu(
             host.xl("unpause", guest.name)
             guest.wait_pass()
         command.kill(number)
-        result = command.wait(10.0)
+        result = command.wait(30.0)
         assert result.status == 0, result.output
         assert host.servers(guest.domid) == [0]
     host.xl("qemu-monitor-command", guest.name, "info status")
@@ -120,12 +120,12 @@ def test_an_attachment_that_was_killed_is_adopted_by_the_next(
     host.xl("unpause", guest.name)
     guest.wait_pass()
     command.kill(signal.SIGKILL)
-    command.wait(10.0)
+    command.wait(30.0)
     assert host.servers(guest.domid) == [0, 1]
     command = attach(host, guest, specifications(host))
     go_on(guest)
     assert host.servers(guest.domid) == [0, 1]
     command.kill(signal.SIGTERM)
-    assert command.wait(10.0).status == 0
+    assert command.wait(30.0).status == 0
     assert host.servers(guest.domid) == [0]
     go_on(guest)

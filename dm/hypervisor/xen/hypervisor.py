@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes as c
 import os
-from errno import EEXIST, ESRCH
+from errno import ESRCH
 from fcntl import LOCK_EX, flock
 from struct import Struct
 
@@ -65,7 +65,6 @@ class XenHypervisor(Hypervisor):
         )
         self.memory = self._cache
         self._server = -1
-        self._created: set[int] = set()
         self._mapped: dict[int, Any] = {}
         self._notify = self._events.function("notify")
         self._sched: tuple[Library, Any] | None = None
@@ -107,7 +106,6 @@ class XenHypervisor(Hypervisor):
         """See `Hypervisor.create_server`."""
         server = c.c_uint16()
         self._call("create_ioreq_server", layouts.BUFIOREQ_MODE_LEGACY, c.byref(server))
-        self._created.add(server.value)
         return server.value
 
     def exclusive(self) -> Callable[[], None]:
@@ -193,12 +191,8 @@ class XenHypervisor(Hypervisor):
         self._call("destroy_ioreq_server", server)
 
     def claim(self, space: int, first: int, last: int) -> None:
-        """See `Platform.claim`. An adopted server keeps the ranges of its first owner."""
-        try:
-            self._range("map", "to", space, first, last)
-        except HostError as error:
-            if error.errno != EEXIST or self._server in self._created:
-                raise
+        """See `Platform.claim`."""
+        self._range("map", "to", space, first, last)
 
     def release(self, space: int, first: int, last: int) -> None:
         """See `Platform.release`."""

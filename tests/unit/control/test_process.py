@@ -37,7 +37,7 @@ class Xen(FakeXen):
 
     def __init__(self, domain: Domain, folder: Path) -> None:
         super().__init__(domain)
-        self.folder = folder
+        self.folder: Path = folder
         self.nodes = FakeStore()
 
     def run_file(self, suffix: str) -> str | None:
@@ -200,10 +200,11 @@ def test_a_killed_ones_successor_finds_every_register(world: World) -> None:
 def test_a_successor_answers_what_was_under_way(world: World) -> None:
     model = world.start()
     world.poke(model, 0x42)
-    world.domain.send(world.server, address=CMOS_DATA, flags=READ)
+    server = world.server
+    world.domain.send(server, address=CMOS_DATA, flags=READ)
     world.domain.kill(xen(model))
     world.start()
-    answer = world.domain.answer(world.server)
+    answer = world.domain.answer(server)
     assert answer is not None
     assert answer & 0xFF == 0x42
 

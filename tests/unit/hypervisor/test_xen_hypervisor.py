@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes as c
 import os
 from collections.abc import Callable, Iterator
-from errno import EEXIST, ENOENT, EPERM
+from errno import ENOENT, EPERM
 from typing import Any
 
 import pytest
@@ -114,17 +114,6 @@ class TestRanges:
             (3, 0, 1, 0, 0),
             (3, 0, 1, 0, 1),
         ]
-
-    def test_only_an_adopted_server_may_have_the_range_already(
-        self, xen: Xen, hypervisor: XenHypervisor
-    ) -> None:
-        xen.errors["xendevicemodel_map_io_range_to_ioreq_server"] = EEXIST
-        hypervisor.claim(PORT, 0, 1)
-        xen.deeds["xendevicemodel_create_ioreq_server"] = give(4)
-        assert hypervisor.create_server() == 4
-        hypervisor.use_server(4)
-        with pytest.raises(HostError, match=r"map_io_range_to_ioreq_server\(domain 7\)"):
-            hypervisor.claim(PORT, 0, 1)
 
 
 class TestServers:

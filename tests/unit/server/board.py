@@ -7,6 +7,7 @@ the kit, the bus or the executor.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from dm import (
@@ -168,17 +169,20 @@ class Rig:
         domain: Domain | None = None,
         *,
         opened: bool = True,
+        attached: bool = False,
+        folder: Path | None = None,
         pause: Callable[[float], object] = lambda seconds: None,
     ) -> None:
         self.domain = Domain() if domain is None else domain
         self.xen = FakeXen(self.domain)
+        self.xen.folder = folder
         self.host_time = 0
         self.machine = Machine("test", self.xen, self.xen.memory, lambda: self.host_time)
         self.mixed, self.troubled = Mixed("mixed"), Troubled("troubled")
         for device in (self.mixed, Beside("beside"), Card("card", addr="3"), self.troubled):
             self.machine.add(device)
         self.machine.seal()
-        self.server = IoreqServer(self.xen, self.machine, pause)
+        self.server = IoreqServer(self.xen, self.machine, pause, attached=attached)
         if opened:
             self.open()
 
@@ -187,7 +191,7 @@ class Rig:
         self.server.open()
         self.machine.connect()
         self.machine.start()
-        self.server.settle_adopted()
+        self.server.settle_predecessors()
 
     @property
     def xens(self) -> FakeServer:

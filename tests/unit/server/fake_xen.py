@@ -14,6 +14,7 @@ import struct
 import weakref
 from collections.abc import Callable
 from errno import EEXIST, EINVAL, ENOENT, ENOSPC, ENOTCONN
+from pathlib import Path
 
 from dm.errors import HostError
 from dm.hypervisor.interface import Hypervisor, ServerPages, Store
@@ -81,11 +82,13 @@ class Domain:
         self.channels: dict[int, Channel] = {}
         self.platform = FakePlatform()
         self.punishments: list[str] = []
+        self._last_port = 6
         self.journal: list[str] = []
 
     def channel(self, server: FakeServer, vcpu: int | None) -> Channel:
         """Allocate a port of the domain."""
-        made = Channel(len(self.channels) + 7, server, vcpu)
+        self._last_port += 1
+        made = Channel(self._last_port, server, vcpu)
         self.channels[made.number] = made
         return made
 
@@ -190,6 +193,8 @@ class FakeXen(Hypervisor):
         self.domid = 5
         self.memory = domain.memory
         self.using = -1
+        self.rings = True
+        self.folder: Path | None = None
         self.maps: list[int] = []
         self.created: set[int] = set()
         self.event_fd, self._kernels = [end.detach() for end in socket.socketpair()]
@@ -226,7 +231,7 @@ class FakeXen(Hypervisor):
         return lambda: None
 
     def run_file(self, suffix: str) -> str | None:
-        return None
+        return None if self.folder is None else str(self.folder / suffix)
 
     def create_server(self) -> int:
         self._enter("create")
@@ -234,6 +239,7 @@ class FakeXen(Hypervisor):
         if not free:
             raise HostError("create: no space left", ENOSPC)
         self.domain.servers[free[0]] = FakeServer(self.domain, free[0])
+        self.domain.servers[free[0]].has_ring = self.rings
         self.created.add(free[0])
         return free[0]
 

@@ -163,13 +163,14 @@ def test_whatever_a_dead_predecessor_left_is_settled(seed: int) -> None:
             page[vcpu * 32 + 24 : vcpu * 32 + 28] = channel.number.to_bytes(4, "little")
         dead.xens.synchronous[:] = page
         dead.xens.buffered[:] = chance.randbytes(4096)
+        old = dead.xens
         domain.kill(dead.xen)
         rig = Rig(domain)
         for deferral in rig.troubled.waiting:
             deferral.complete(0)
-        now = states(rig.xens.synchronous)
+        now = states(old.synchronous)
         assert READY not in now
         assert INPROCESS not in now
         asked = [v for v, state in enumerate(states(page)) if state in (1, 2, 3)]
-        assert [v for v in asked if v not in rig.xens.woken] == []
+        assert [v for v in asked if v not in old.woken] == []
         rig.xen.close()

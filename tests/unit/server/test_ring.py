@@ -177,11 +177,9 @@ class TestInAServer:
         assert rig.server.slots.waiting == 0
 
     def test_a_server_without_a_ring_serves(self) -> None:
-        domain = Domain()
-        first = Rig(domain)
-        domain.kill(first.xen)
-        domain.servers[0].has_ring = False
-        rig = Rig(domain)
+        rig = Rig(opened=False)
+        rig.xen.rings = False
+        rig.open()
         assert rig.server.ring is None
         assert rig.server.drain() == 0
         assert rig.ask(address=PORTS + 8, size=1, flags=READ) == 0x77

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -174,13 +175,33 @@ class TestPredecessors:
 
     def test_each_state_of_a_slot_is_settled_by_its_rule(self) -> None:
         domain = self.left_behind()
+        server = domain.servers[0]
         rig = Rig(domain)
         assert domain.punishments == []
         assert rig.mixed.log == [("byte", 0x99), ("byte", 0x11)]
-        server = rig.xens
         assert [domain.answer(server, vcpu) for vcpu in range(4)] == [0x11, 0x22, 0x77, 0x33]
         assert [server.state(vcpu) for vcpu in range(4)] == [NONE] * 4
         assert rig.ask(0, address=PORTS, size=1, flags=READ) == 0x11
+
+    def test_its_ranges_have_a_server_at_every_moment(self) -> None:
+        domain = self.left_behind()
+        Rig(domain)
+        journal = domain.journal[domain.journal.index("create", 1) :]
+        assert journal.index("enable 1") < journal.index("disable 0") < journal.index("destroy 0")
+
+    def test_roles_leave_each_others_servers_alone(self, tmp_path: Path) -> None:
+        domain = Domain()
+        own = Rig(domain, folder=tmp_path)
+        beside = Rig(domain, folder=tmp_path, attached=True)
+        assert [path.name for path in tmp_path.iterdir()] == ["attached1"]
+        domain.kill(own.xen)
+        domain.kill(beside.xen)
+        again = Rig(domain, folder=tmp_path, attached=True)
+        assert sorted(domain.servers) == [0, again.server.id]
+        assert Rig(domain, folder=tmp_path).server.adopted
+        assert 0 not in domain.servers
+        again.server.close()
+        assert list(tmp_path.iterdir()) == []
 
     def test_the_ranges_are_claimed_whoever_claimed_them_before(self) -> None:
         rig = Rig(self.left_behind())
@@ -264,20 +285,25 @@ class TestPredecessors:
         dead = Rig(domain)
         domain.send(dead.xens, 0, address=0x301, size=1, flags=READ)
         dead.xens.synchronous[30] = READY | READ
+        old = dead.xens
         domain.kill(dead.xen)
         rig = Rig(domain)
-        assert domain.answer(rig.xens) is None
+        assert domain.answer(old) is None
+        assert not old.enabled
         rig.troubled.waiting[0].complete(0x5A)
-        assert domain.answer(rig.xens) == 0x5A
+        assert domain.answer(old) == 0x5A
+        rig.server.close()
+        assert (domain.servers, domain.punishments) == ({}, [])
 
     @pytest.mark.parametrize("state", range(4, 16))
     def test_a_state_that_no_emulator_leaves_is_left_to_xen(self, state: int) -> None:
         domain = Domain(vcpus=1)
         dead = Rig(domain)
-        dead.xens.synchronous[30] = state
+        old = dead.xens
+        old.synchronous[30] = state
         domain.kill(dead.xen)
         rig = Rig(domain)
-        assert rig.xens.synchronous[30] == state
+        assert old.synchronous[30] == state
         assert rig.xen.notified == []
 
 

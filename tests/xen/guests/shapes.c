@@ -8,6 +8,7 @@
 #define UNCLAIMED_PORT 0x5000
 #define UNCLAIMED_GPA 0xd0000000
 #define PAGE 4096
+#define FEW 9
 
 static u8 source[4 * PAGE] __attribute__((aligned(PAGE)));
 static u8 target[4 * PAGE] __attribute__((aligned(PAGE)));
@@ -274,7 +275,7 @@ static void mmio_edges(void)
     *(volatile u32 *)UNCLAIMED_GPA = 0;
 }
 
-/* RAM to MMIO and back, over page borders of both. */
+/* RAM to MMIO and back, over page borders of both; few elements are read one by one between. */
 static void mmio_move(u32 shift, u32 count, int to_down, int from_down)
 {
     u32 width = 1u << shift, length = count << shift, last = length - width;
@@ -284,26 +285,27 @@ static void mmio_move(u32 shift, u32 count, int to_down, int from_down)
     fill(from, length, 5 * count + shift);
     fill(target, sizeof target, 1);
     movs[to_down][shift](count, from + (to_down ? last : 0), device + (to_down ? last : 0));
-    expect("rep movs to MMIO: differences", differences(from, device, length, 0), 0);
+    if (count <= FEW)
+        expect("rep movs to MMIO: differences", differences(from, device, length, 0), 0);
     movs[from_down][shift](count, device + (from_down ? last : 0), to + (from_down ? last : 0));
     expect("rep movs from MMIO: differences", differences(from, to, length, 0), 0);
 }
 
 static void mmio_strings(void)
 {
-    static const u32 counts[] = {1, 9, 256};
+    static const u32 counts[] = {1, FEW, 256};
     for (u32 shift = 0; shift < 3; shift++)
         for (u32 i = 0; i < sizeof counts / sizeof *counts; i++)
             for (u32 down = 0; down < 4; down++)
                 mmio_move(shift, counts[i], down & 1, down >> 1);
     for (u32 down = 0; down < 2; down++)
         for (u32 shift = 0; shift < 3; shift++) {
-            u32 width = 1u << shift, length = 100 << shift;
-            volatile u8 *device = MMIO + 0x2000 - 80;
+            u32 width = 1u << shift, length = 24 << shift;
+            volatile u8 *device = MMIO + 0x2000 - 24;
             device[-1] = device[length] = 0x99;
             for (u32 i = 0; i < length; i++)
                 source[i] = (0xa1b2c3d4 + down) >> 8 * (i % width);
-            stos[down][shift](100, 0xa1b2c3d4 + down, device + (down ? length - width : 0));
+            stos[down][shift](24, 0xa1b2c3d4 + down, device + (down ? length - width : 0));
             expect("rep stos: differences", differences(source, device, length, 0), 0);
             expect("rep stos: the byte before", device[-1], 0x99);
             expect("rep stos: the byte behind", device[length], 0x99);
@@ -351,12 +353,12 @@ static void buffered(void)
     expect("8 bytes, low", VGA32(WIDE_MARK), wide[0]);
     expect("8 bytes, high", VGA32(WIDE_MARK + 4), wide[1]);
 
-    for (u32 i = 0; i < 300; i++)
+    for (u32 i = 0; i < 100; i++)
         VGA[i] = (u8)(i * 3);
-    for (u32 i = 300; i < 600; i += 2)
+    for (u32 i = 100; i < 200; i += 2)
         *(volatile u16 *)(VGA + i) = (u16)((i * 3 & 0xff) | ((i + 1) * 3 & 0xff) << 8);
     u32 wrong = 0;
-    for (u32 i = 0; i < 600; i++)
+    for (u32 i = 0; i < 200; i++)
         wrong += VGA[i] != (u8)(i * 3);
     expect("bytes and words through the ring: differences", wrong, 0);
     fill(source, PAGE, 40);
@@ -401,6 +403,13 @@ static u32 dma(u32 command, u32 gpa, u32 length)
     return MMIO32(0x50);
 }
 
+/* How many bytes of what DMA brought into the device differ from ``memory``. */
+static u32 brought(const u8 *memory, u32 length)
+{
+    movsl(length / 4, MMIO + 0x800, target);
+    return differences(target, memory, length, 0);
+}
+
 static void ballooning(void)
 {
     enum { VICTIM = 0x800000 };
@@ -409,7 +418,7 @@ static void ballooning(void)
     for (u32 round = 0; round < 3; round++) {
         fill(victim, PAGE, 10 + round);
         expect("DMA from a page", dma(1, VICTIM, PAGE), PAGE);
-        expect("DMA from a page: differences", differences(MMIO + 0x800, victim, PAGE, 0), 0);
+        expect("DMA from a page: differences", brought(victim, PAGE), 0);
         expect("the page is given back", change_reservation(DECREASE_RESERVATION, VICTIM), 1);
         expect("DMA from a hole fails", dma(1, VICTIM, PAGE), 0xffffffff);
         expect("DMA to a hole fails", dma(2, VICTIM, 8), 0xffffffff);
@@ -424,9 +433,9 @@ static void ballooning(void)
         expect("the page comes back", change_reservation(POPULATE_PHYSMAP, VICTIM), 1);
         fill(victim, PAGE, 20 + round);
         expect("DMA from the new page", dma(1, VICTIM, PAGE), PAGE);
-        expect("DMA from the new page: differences", differences(MMIO + 0x800, victim, PAGE, 0), 0);
+        expect("DMA from the new page: differences", brought(victim, PAGE), 0);
         expect("DMA to the new page", dma(2, VICTIM + 16, 32), 32);
-        expect("DMA to the new page: differences", differences(MMIO + 0x800, victim + 16, 32, 0), 0);
+        expect("DMA to the new page: differences", brought(victim + 16, 32), 0);
     }
     expect("DMA beyond all memory fails", dma(1, 0xf0000000, 4), 0xffffffff);
 }

@@ -6,7 +6,7 @@
 #ifndef VCPUS
 #define VCPUS 1
 #endif
-#define STEPS 400
+#define STEPS 300
 
 #define EDU_VENDOR 0x1234
 #define EDU_DEVICE 0x11e8
