@@ -12,8 +12,8 @@ The reset control register of the PIIX3 stands here because its byte, 0xcf9, lie
 Sources: Intel 440FX PCIset datasheet (290549), 3.1.1 CONFADD and 3.2 (configuration registers);
 Intel 82371SB datasheet, reset control register. Behaviour compared with QEMU's
 hw/pci/pci_host.c:pci_host_config_write, hw/pci-host/i440fx.c and hw/isa/piix3.c:rcr_write.
-Not modelled: undecoded accesses of functions that another emulator serves; what PAM (0x59 to 0x5f) and SMRAM (0x72) do to memory, which is Xen's; they are plain
-registers.
+Not modelled: undecoded accesses of functions that another emulator serves; what PAM (0x59 to 0x5f)
+and SMRAM (0x72) do to memory, which is Xen's; they are plain registers.
 What a hostile guest can do: reboot itself; change bytes that only it reads.
 """
 

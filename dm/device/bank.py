@@ -211,6 +211,7 @@ class Bank:
     _by_byte: dict[int, list[_Element]]
     _register_bytes: list[int]
     _exact: dict[tuple[int, int], _Element]
+    _only_memory: tuple[int, int, memoryview[int], bool] | None
 
     def _compile(self) -> None:
         self._by_byte = {}
@@ -219,6 +220,8 @@ class Bank:
             for byte in range(0 if element.slot.exact else element.size):
                 self._by_byte.setdefault(element.offset + byte, []).append(element)
         self._register_bytes = sorted(self._by_byte)
+        alone = len(self._memory) == 1 and not self._elements
+        self._only_memory = self._memory[0] if alone else None
         self.exact_readers = {}
         self.exact_writers = {}
         for element in self._elements:
@@ -286,6 +289,10 @@ class Bank:
             return reader()
         if size not in self.sizes:
             return int.from_bytes(bytes((self.gap,)) * size, "little")
+        if self._only_memory is not None:
+            start, length, view, _ = self._only_memory
+            if start <= offset and offset + size <= start + length:
+                return int.from_bytes(view[offset - start : offset - start + size], "little")
         return int.from_bytes(self.read_bytes(offset, size), "little")
 
     def composed_reader(self, offset: int, size: int) -> Reader | None:
@@ -321,7 +328,14 @@ class Bank:
         if writer is not None:
             writer(value)
         elif size in self.sizes:
-            self.write_bytes(offset, (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
+            data = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+            if self._only_memory is not None:
+                start, length, view, writable = self._only_memory
+                if start <= offset and offset + size <= start + length:
+                    if writable:
+                        view[offset - start : offset - start + size] = data
+                    return
+            self.write_bytes(offset, data)
 
     def read_bytes(self, offset: int, length: int) -> bytes:
         """Read ``length`` bytes, each register touched read once, ascending."""

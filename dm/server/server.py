@@ -18,6 +18,7 @@ from struct import Struct
 from time import sleep
 
 from dm.device.device import Deferral
+from dm.device.platform import MEMORY
 from dm.errors import GuestError, HostError
 from dm.observe.log import Log
 from protocol import layouts
@@ -188,16 +189,18 @@ class IoreqServer:
 
     def _execute_buffered(self, kind: int, address: int, size: int, data: int) -> None:
         """Perform one buffered write; nobody waits for it, so errors are only counted."""
-        request = Request(kind, 0, address, data, 1, size)
         try:
-            self.executor.execute(request)
+            if kind == layouts.IOREQ_TYPE_COPY:
+                self._machine.bus.write(MEMORY, address, size, data)
+            else:
+                self.executor.execute(Request(kind, 0, address, data, 1, size))
         except Deferral:
             # The device finishes it later; nobody waits for the answer.
             pass
         except GuestError as error:
-            self._log.limited("buffered %s: %s", request, error)
+            self._log.limited("buffered request at %#x: %s", address, error)
         except Exception as error:
-            self._machine.contain(error, f"buffered {request}")
+            self._machine.contain(error, f"buffered request at {address:#x}")
 
     def drain(self) -> int:
         """Execute what waits in the ring; gives the number of requests."""
