@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from .register import RO as RO_ACCESS
-from .register import DeclarationError, RegisterArray, RegisterSlot
+from .bank_rules import check_declaration
+from .element import Element, bind_element
+from .register import RegisterArray, RegisterSlot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,13 +21,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .cells import DeviceCells
+    from .element import Events, Reader, Writer
 
-    Reader = Callable[[], int]
-    Writer = Callable[[int], object]
-
-__all__ = ["Bank", "BankMemory", "ByteWriter"]
-
-WIDTHS = (8, 16, 32, 64)
+__all__ = ["Bank", "BankMemory"]
 
 
 class BankMemory:
@@ -47,81 +44,6 @@ class BankMemory:
     if TYPE_CHECKING:
 
         def __get__(self, bank: Bank, owner: type) -> memoryview[int]: ...
-
-
-class ByteWriter:
-    """Writes some bytes of one register: the general form of a register write."""
-
-    __slots__ = ("cells", "clears", "full", "handler", "index", "passes", "stores")
-
-    def __init__(
-        self,
-        slot: RegisterSlot[Any],
-        cells: memoryview[int],
-        index: int,
-        handler: Callable[[int, int], object] | None,
-    ) -> None:
-        self.cells = cells
-        self.index = index
-        self.stores = slot.mask("stores")
-        self.clears = slot.mask("clears")
-        self.passes = slot.mask("passes")
-        self.full = slot.full_mask
-        self.handler = handler
-
-    def __call__(self, value: int, enabled: int = -1) -> None:
-        """Write ``value`` where ``enabled`` has bits set, by the register's access rules."""
-        old = self.cells[self.index]
-        stores = self.stores & enabled
-        new = (old & ~stores | value & stores) & ~(value & self.clears & enabled)
-        self.cells[self.index] = new
-        if self.handler is not None:
-            self.handler(new | value & self.passes & enabled, old)
-
-    def whole(self) -> Writer:
-        """The same for all bytes at once, as little code as the access rules need."""
-        cells, index, full, handler = self.cells, self.index, self.full, self.handler
-        if self.stores != full or self.passes:
-            return self
-        if handler is None:
-
-            def store(value: int) -> None:
-                cells[index] = value & full
-
-            return store
-        react = handler
-
-        def store_and_react(value: int) -> None:
-            old = cells[index]
-            cells[index] = new = value & full
-            react(new, old)
-
-        return store_and_react
-
-
-class _Element:
-    """One register at one offset of a bound bank."""
-
-    __slots__ = (
-        "block_reader",
-        "block_writer",
-        "offset",
-        "reader",
-        "size",
-        "slot",
-        "when",
-        "writer",
-    )
-
-    def __init__(self, slot: RegisterSlot[Any], offset: int) -> None:
-        self.slot = slot
-        self.offset = offset
-        self.size = slot.size
-        self.reader: Reader | None = None
-        self.writer: ByteWriter | None = None
-        self.block_reader: Callable[[int, int], bytes] | None = None
-        self.block_writer: Callable[[int, bytes], object] | None = None
-        self.when: Callable[[], bool] | None = None
 
 
 class Bank:
@@ -158,7 +80,7 @@ class Bank:
                 cls.slots[name] = value
             elif isinstance(value, BankMemory):
                 cls.memories[name] = value
-        _check_declaration(cls)
+        check_declaration(cls)
 
     def __init__(self) -> None:
         raise TypeError("a bank is bound by the machine, not constructed")
@@ -175,7 +97,7 @@ class Bank:
                 yield f"{name}[{index}]", slot.element, slot.element.offset + index * stride, index
 
     @classmethod
-    def bind(cls, cells: DeviceCells, prefix: str, events: _Events) -> Bank:
+    def bind(cls, cells: DeviceCells, prefix: str, events: Events) -> Bank:
         """Make the live bank whose cells are named ``prefix``.NAME in ``cells``."""
         bank = object.__new__(cls)
         bank._elements = []
@@ -190,7 +112,7 @@ class Bank:
                 by_slot[slot.origin] = register
             else:
                 live.setdefault(slot.name, []).append(register)
-            bank._elements.append(_bind_element(slot, offset, index, view, position, events))
+            bank._elements.append(bind_element(slot, offset, index, view, position, events))
         for name, registers in live.items():
             bank.__dict__[name] = tuple(registers)
         for element in bank._elements:
@@ -204,13 +126,13 @@ class Bank:
         bank._compile()
         return bank
 
-    _elements: list[_Element]
+    _elements: list[Element]
     _memory: list[tuple[int, int, memoryview[int], bool]]
     exact_readers: dict[tuple[int, int], Reader]
     exact_writers: dict[tuple[int, int], Writer]
-    _by_byte: dict[int, list[_Element]]
+    _by_byte: dict[int, list[Element]]
     _register_bytes: list[int]
-    _exact: dict[tuple[int, int], _Element]
+    _exact: dict[tuple[int, int], Element]
     _only_memory: tuple[int, int, memoryview[int], bool] | None
 
     def _compile(self) -> None:
@@ -236,7 +158,7 @@ class Bank:
             if element.writer is not None:
                 self.exact_writers[key] = element.writer.whole()
 
-    def _stands_alone(self, element: _Element) -> bool:
+    def _stands_alone(self, element: Element) -> bool:
         """Whether no condition decides who answers at the element's bytes."""
         if element.slot.exact:
             return True
@@ -264,7 +186,7 @@ class Bank:
         self.exact_readers[key] = read
         self.exact_writers[key] = write
 
-    def _find(self, byte: int, reading: bool) -> _Element | None:
+    def _find(self, byte: int, reading: bool) -> Element | None:
         for element in self._by_byte.get(byte, ()):
             side = element.reader if reading else element.writer
             if side is not None and (element.when is None or element.when()):
@@ -439,136 +361,8 @@ class Bank:
         return f"+{offset:#x}"
 
 
-if TYPE_CHECKING:
-    _Events = Callable[[RegisterSlot[Any], str], Callable[..., Any] | None]
-
-
-def _check_declaration(cls: type[Bank]) -> None:
-    """Complete widths and refuse registers that are misplaced or overlap in silence."""
-    taken: dict[tuple[int, str], str] = {}
-    exact: dict[tuple[int, int, str], str] = {}
-    if not 0 <= cls.gap <= 0xFF:
-        raise DeclarationError(f"{cls.__name__}: the gap {cls.gap:#x} is not a byte")
-    for name in (*cls.slots, *cls.memories):
-        if hasattr(Bank, name):
-            raise DeclarationError(f"{cls.__name__}.{name}: the name is the kit's own")
-    for name, memory in cls.memories.items():
-        end = memory.offset + memory.length
-        if memory.offset < 0 or memory.length < 1 or (cls.size and end > cls.size):
-            raise DeclarationError(f"{cls.__name__}.{name} lies outside the bank")
-    for slot in cls.slots.values():
-        single = slot if isinstance(slot, RegisterSlot) else slot.element
-        if single.width is None:
-            single.width = cls.default_width
-        if single.width not in WIDTHS:
-            raise DeclarationError(f"{cls.__name__}.{single.name}: {single.width} bits wide")
-        wide = [f.name for f in single.register.fields.values() if f.mask & ~single.full_mask]
-        if wide or (single.reset | (single.writable or 0)) & ~single.full_mask:
-            raise DeclarationError(f"{cls.__name__}.{single.name}: wider than {single.width} bits")
-    for name, slot, offset, _ in cls.registers():
-        if offset < 0 or (cls.size and offset + slot.size > cls.size):
-            raise DeclarationError(f"{cls.__name__}.{name} lies outside the bank")
-        if slot.when is not None:
-            _check_condition(cls, name, slot)
-            continue
-        for side, used in (("read", slot.access.readable), ("write", slot.access is not RO_ACCESS)):
-            if used and exact.setdefault((offset, slot.size, side), name) != name:
-                other = exact[offset, slot.size, side]
-                raise DeclarationError(f"{cls.__name__}: {name} overlaps {other}")
-            for byte in range(offset, offset + slot.size) if used and not slot.exact else ():
-                other = taken.setdefault((byte, side), name)
-                if other != name and not _conditional(cls, other):
-                    raise DeclarationError(f"{cls.__name__}: {name} overlaps {other}")
-
-
-def _check_condition(cls: type[Bank], name: str, slot: RegisterSlot[Any]) -> None:
-    """A condition speaks of a field of a register in the same bank."""
-    other, field, value = slot.when or (slot, None, 0)
-    known = any(
-        isinstance(s, RegisterSlot) and s.origin is other.origin for s in cls.slots.values()
-    )
-    if not known or field is None or other.register.fields.get(field.name) is not field:
-        raise DeclarationError(f"{cls.__name__}.{name}: its condition is not of this bank")
-    if value << field.low & ~field.mask:
-        raise DeclarationError(f"{cls.__name__}.{name}: {field.name} is never {value:#x}")
-
-
-def _conditional(cls: type[Bank], name: str) -> bool:
-    slot = cls.slots.get(name)
-    return isinstance(slot, RegisterSlot) and slot.when is not None
-
-
 def _condition(register: Any, field: str, value: int) -> Callable[[], bool]:
     def holds() -> bool:
         return bool(getattr(register, field) == value)
 
     return holds
-
-
-def _bind_element(
-    slot: RegisterSlot[Any],
-    offset: int,
-    index: int | None,
-    view: memoryview[int],
-    position: int,
-    events: _Events,
-) -> _Element:
-    """Compile one register's reader and writer."""
-    element = _Element(slot, offset)
-    element.block_reader = events(slot, "read_block")
-    element.block_writer = events(slot, "write_block")
-    on_read = _with_index(events(slot, "read"), index)
-    on_write = _with_index(events(slot, "write"), index)
-    if slot.access.readable or on_read is not None:
-        element.reader = _reader(slot, view, position, on_read)
-    if slot.access is not RO_ACCESS or slot.mask("stores") or slot.mask("clears") or on_write:
-        element.writer = ByteWriter(slot, view, position, on_write)
-    return element
-
-
-def _with_index(handler: Callable[..., Any] | None, index: int | None) -> Callable[..., Any] | None:
-    if handler is None or index is None:
-        return handler
-    bound = handler
-
-    def indexed(*arguments: int) -> Any:
-        return bound(index, *arguments)
-
-    return indexed
-
-
-def _reader(
-    slot: RegisterSlot[Any],
-    view: memoryview[int],
-    position: int,
-    on_read: Callable[[], int] | None,
-) -> Reader:
-    readable = slot.mask("readable")
-    read_clears = slot.mask("read_clears")
-    full = slot.full_mask
-    if on_read is not None:
-        handler = on_read
-
-        def ask() -> int:
-            return handler() & full
-
-        return ask
-    if read_clears:
-
-        def take() -> int:
-            value = view[position]
-            view[position] = value & ~read_clears
-            return value & readable
-
-        return take
-    if readable == full:
-
-        def stored() -> int:
-            return view[position]
-
-        return stored
-
-    def masked() -> int:
-        return view[position] & readable
-
-    return masked

@@ -71,7 +71,6 @@ START_UP = (
 
 LONG_FILES = {
     "protocol/layouts.py": "generated",
-    "dm/device/bank.py": "the rules of access, all in one place",
     "dm/device/pci.py": "a configuration space and its registers",
     "dm/device/register.py": "declarations and their docstrings",
 }
