@@ -31,13 +31,12 @@ class Collaborators:
     """What a machine hands to each of its devices.
 
     ``now`` gives guest time in nanoseconds; ``timer_changed`` and ``remap`` tell the machine that
-    a timer or a window's place changed; ``report`` logs what a guest triggered; ``defer`` is told
-    of an answer that comes later; ``contain`` counts and logs an exception of the device's.
+    a timer or a window's place changed; ``report`` logs what a guest triggered; ``contain`` counts
+    and logs an exception of the device's.
     """
 
     __slots__ = (
         "contain",
-        "defer",
         "memory",
         "now",
         "platform",
@@ -55,7 +54,6 @@ class Collaborators:
         timer_changed: Callable[[LiveTimer], None],
         remap: Callable[[Device], None],
         report: Callable[[Device, str, tuple[object, ...]], None],
-        defer: Callable[[Deferral, Device], None],
         running: Callable[[], bool],
         contain: Callable[[Exception, str], None],
     ) -> None:
@@ -65,7 +63,6 @@ class Collaborators:
         self.timer_changed = timer_changed
         self.remap = remap
         self.report = report
-        self.defer = defer
         self.running = running
         self.contain = contain
 
@@ -110,7 +107,6 @@ class Device:
     _declared: dict[str, Any] = {}
     _handlers: dict[tuple[int, str], str] = {}
     _kept: tuple[Any, ...] = ()
-    _deferral: Deferral | None = None
 
     name: str
     memory: GuestMemory
@@ -312,9 +308,7 @@ class Device:
 
     def defer(self) -> Deferral:
         """Make a deferral for the request under way: ``raise self.defer()``, keep the object."""
-        deferral = Deferral(self)
-        self._collaborators.defer(deferral, self)
-        return deferral
+        return Deferral(self)
 
     def warn(self, message: str, *arguments: object) -> None:
         """Log something that the guest triggered; rate-limited, one logger per device."""

@@ -253,7 +253,7 @@ class LiveTimer:
 class Option(_Generic[T]):
     """``name = Option(int, default, "what it is")``: set by whoever adds the device.
 
-    The attribute is the value. Integers are accepted in any C base, booleans as on/off.
+    The attribute is the value. Integers are accepted decimal or with 0x, booleans as on/off.
     """
 
     def __init__(self, kind: type[T], default: T, doc: str) -> None:

@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dm.device.device import Deferral, Device
+    from dm.device.device import Device
     from dm.device.platform import GuestMemory, Platform
 
 __all__ = ["Machine"]
@@ -48,7 +48,6 @@ class Machine:
         self.bus = Bus(self.spaces)
         self.devices: list[Device] = []
         self.errors = 0
-        self.deferred: Deferral | None = None
         self._log = Log("machine")
         self._device_logs: dict[str, Log] = {}
         self._sealed = False
@@ -79,7 +78,6 @@ class Machine:
             self.timers.changed,
             self._remap,
             self._report,
-            self._defer,
             lambda: self.clock.running,
             self.contain,
         )
@@ -253,9 +251,6 @@ class Machine:
         if log is None:
             log = self._device_logs[device.name] = Log(device.name)
         log.limited(message, *arguments)
-
-    def _defer(self, deferral: Deferral, device: Device) -> None:
-        self.deferred = deferral
 
 
 def _parse_address(device: PciDevice) -> int:

@@ -17,10 +17,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ENTRY_LIMIT", "DeviceState", "Snapshot", "parse"]
+__all__ = ["ENTRY_LIMIT", "LATEST", "DeviceState", "Snapshot", "parse"]
 
 ENTRY_LIMIT = 1 << 18
 """Records that a container may have, and fields that all its DEVICE records may have."""
+
+LATEST = 1 << 62
+"""Nanoseconds, 146 years."""
 
 _INTEGER_SIZES = (1, 2, 4, 8)
 
@@ -68,6 +71,8 @@ def parse(data: bytes | bytearray | memoryview[int]) -> Snapshot:
     if first_kind != layouts.STATE_RECORD_TYPE_MACHINE:
         raise first.error("the first record is not the machine's")
     guest_time, name_length = first.unpack(layouts.STATE_MACHINE_HEAD_FORMAT)
+    if guest_time > LATEST:
+        raise ConfigError(f"saved state: guest time {guest_time} is further than any guest comes")
     snapshot = Snapshot(first.text(name_length), guest_time, len(view))
     first.finish()
     room = ENTRY_LIMIT

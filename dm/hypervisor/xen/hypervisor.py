@@ -246,13 +246,15 @@ class XenHypervisor(Hypervisor):
     def _set_sleep_state(self, state: int) -> None:
         call = Library(*CALL)
         handle = call.call("_open", self._where, None, 0)
-        buffer = call.call("_alloc_buffer", self._where, handle, HVM_PARAM.size)
+        buffer = None
         try:
+            buffer = call.call("_alloc_buffer", self._where, handle, HVM_PARAM.size)
             argument = HVM_PARAM.pack(self.domid, 0, layouts.HVM_PARAM_ACPI_S_STATE, state)
             c.memmove(buffer, argument, HVM_PARAM.size)
             call.call("2", self._where, handle, HYPERVISOR_HVM_OP, layouts.HVM_OP_SET_PARAM, buffer)
         finally:
-            call.function("_free_buffer")(handle, buffer)
+            if buffer is not None:
+                call.function("_free_buffer")(handle, buffer)
             call.function("_close")(handle)
 
     def bind(self, remote_port: int) -> int:

@@ -13,7 +13,7 @@ from dm.errors import ConfigError
 from dm.machine.container import load, save
 from dm.machine.fakes import TestBench
 from dm.machine.machine import Machine
-from dm.machine.snapshot import ENTRY_LIMIT, parse
+from dm.machine.snapshot import ENTRY_LIMIT, LATEST, parse
 from protocol.state import STATE_CONTAINER, STATE_HEADER, StateFieldKind, StateRecordType
 
 from .specimens import TRAP, Gadget, Leaf, Records, bench, build, records_of
@@ -59,7 +59,7 @@ def refusal(data: bytes, machine: Machine | None = None) -> str:
 
 
 @settings(max_examples=60)
-@given(st.integers(0, (1 << 64) - 1), st.integers(0, (1 << 64) - 1))
+@given(st.integers(0, (1 << 64) - 1), st.integers(0, LATEST))
 def test_a_fresh_machine_becomes_the_saved_one(seed: int, time: int) -> None:
     source, target = bench(), bench()
     fill(source.machine, seed)
@@ -321,3 +321,10 @@ def test_more_fields_than_anybody_needs_are_refused() -> None:
         records.append((StateRecordType.DEVICE, raw.replace(b"dc", b"%dc" % index, 1)))
     with pytest.raises(ConfigError, match=f"more than {ENTRY_LIMIT} fields"):
         parse(build(records))
+
+
+def test_a_guest_time_beyond_any_guest_is_refused() -> None:
+    source = bench()
+    source.machine.clock.set(LATEST + 1)
+    with pytest.raises(ConfigError, match="guest time"):
+        load(bench().machine, save(source.machine))
