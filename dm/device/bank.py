@@ -130,6 +130,8 @@ class Bank:
     _memory: list[tuple[int, int, memoryview[int], bool]]
     exact_readers: dict[tuple[int, int], Reader]
     exact_writers: dict[tuple[int, int], Writer]
+    plain_reads: set[tuple[int, int]]
+    """Those of `exact_readers` that only give a stored value: no line can change by them."""
     _by_byte: dict[int, list[Element]]
     _register_bytes: list[int]
     _exact: dict[tuple[int, int], Element]
@@ -145,6 +147,7 @@ class Bank:
         alone = len(self._memory) == 1 and not self._elements
         self._only_memory = self._memory[0] if alone else None
         self.exact_readers = {}
+        self.plain_reads = set()
         self.exact_writers = {}
         for element in self._elements:
             key = (element.offset, element.size)
@@ -155,6 +158,8 @@ class Bank:
                 continue
             if element.reader is not None:
                 self.exact_readers[key] = element.reader
+                if element.changes_nothing:
+                    self.plain_reads.add(key)
             if element.writer is not None:
                 self.exact_writers[key] = element.writer.whole()
 

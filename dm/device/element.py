@@ -74,6 +74,7 @@ class Element:
     __slots__ = (
         "block_reader",
         "block_writer",
+        "changes_nothing",
         "offset",
         "reader",
         "size",
@@ -91,6 +92,7 @@ class Element:
         self.block_reader: Callable[[int, int], bytes] | None = None
         self.block_writer: Callable[[int, bytes], object] | None = None
         self.when: Callable[[], bool] | None = None
+        self.changes_nothing = False
 
 
 def bind_element(
@@ -109,6 +111,7 @@ def bind_element(
     on_write = _with_index(events(slot, "write"), index)
     if slot.access.readable or on_read is not None:
         element.reader = _reader(slot, view, position, on_read)
+        element.changes_nothing = on_read is None and not slot.mask("read_clears")
     if slot.access is not RO or slot.mask("stores") or slot.mask("clears") or on_write:
         element.writer = ByteWriter(slot, view, position, on_write)
     return element

@@ -102,7 +102,8 @@ class AddressSpaces:
         hidden = subtract([(base, base + window.size - 1)], pieces)
         for (offset, size), reader in bank.exact_readers.items():
             if not _touches(hidden, base + offset, size):
-                self.reads[window.space, size][base + offset] = (reader, settle, device)
+                after = None if (offset, size) in bank.plain_reads else settle
+                self.reads[window.space, size][base + offset] = (reader, after, device)
         for (offset, size), writer in bank.exact_writers.items():
             if not _touches(hidden, base + offset, size):
                 self.writes[window.space, size][base + offset] = (writer, settle, device)

@@ -72,8 +72,8 @@ def _laboratory(
 ) -> list[Table]:
     """The laboratory's tables; without it one line, or ConfigError if it was ``demanded``."""
     from tools.bench.laboratory import Plan, measure
-    from tools.bench.wheel import build_wheel
     from tools.xenlab import find_release, lab_available
+    from tools.xenlab.tree import build_wheel
 
     find_release(arguments.xen)
     reason = lab_available()
