@@ -257,6 +257,8 @@ class DeviceModel:
             f"requests {server.slots.served}",
             f"refused {server.slots.refused}",
             f"unknown {server.executor.unknown}",
+            f"clock changes {server.executor.time_offsets}",
+            f"invalidations {server.executor.invalidations}",
             f"device errors {self.machine.errors}",
             f"unclaimed {self.machine.bus.unclaimed}",
             f"buffered {ring.entries if ring else 0}",

@@ -57,7 +57,8 @@ EACH(STRING_OUT, outs, "outs")
 EACH(STRING_MOVE, movs, "movs")
 EACH(STRING_STORE, stos, "stos")
 
-static void (*const ins[2][3])(u32, void *) = {{insb, insw, insl}, {insb_down, insw_down, insl_down}};
+static void (*const ins[2][3])(u32, void *) = {{insb, insw, insl},
+                                              {insb_down, insw_down, insl_down}};
 static void (*const outs[2][3])(u32, const void *) = {{outsb, outsw, outsl},
                                                       {outsb_down, outsw_down, outsl_down}};
 static void (*const movs[2][3])(u32, const volatile void *, volatile void *) = {
@@ -73,7 +74,8 @@ static void fill(u8 *at, u32 length, u32 seed)
         at[i] = filled(seed, i);
 }
 
-/* How many of ``length`` bytes differ; with ``width``, the second lies with its elements reversed. */
+/* How many of ``length`` bytes differ; with ``reversed_width``, the second lies with its elements,
+ * of that many bytes each, in reverse. */
 static u32 differences(const volatile u8 *a, const volatile u8 *b, u32 length, u32 reversed_width)
 {
     u32 wrong = 0;
