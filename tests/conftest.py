@@ -16,7 +16,7 @@ settings.load_profile("ioreqd")
 _RELEASE = re.compile(r"tests/xen/.*\[(\d+\.\d+)[-\]]")
 
 
-class ByRelease(LoadScopeScheduling):  # type: ignore[misc]
+class ByRelease(LoadScopeScheduling):  # type: ignore[misc] # xdist is untyped
     """Sends all real-Xen tests of one Xen release to one process: each release boots once.
 
     xdist's own `--dist loadgroup` has no effect under pytest 9, which ignores the changed node ids.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dm.errors import ConfigError
 from dm.machine.machine import Machine
+from dm.machine.survivor import Survivor, layout_checksum, seal_over
 from dm.server.polling import PollWindow
 from dm.server.server import IoreqServer
 from dm.server.service import Service
@@ -49,13 +50,14 @@ class Attachment:
         self.server = IoreqServer(hypervisor, self.machine, attached=True)
         window = PollWindow(hypervisor.cpu_count())
         self.service = Service(loop, hypervisor, self.machine, self.server, window)
+        self._survivor: Survivor | None = None
         self.ended = False
 
     def open(self) -> None:
         """Take the server and claim the devices' ranges; requests are served from now on."""
-        self.machine.seal()
         self.server.open()
-        self.machine.connect()
+        path = self._hypervisor.run_file(f"devices{layout_checksum(self.machine):08x}")
+        self._survivor = seal_over(path, self.machine, inherit=self.server.adopted)
         self.machine.start()
         self.server.settle_predecessors()
         self._look()
@@ -83,5 +85,7 @@ class Attachment:
         """Drop the interrupt lines, answer everything, destroy the server."""
         self.machine.lower_lines()
         self.server.close()
+        if self._survivor is not None:
+            self._survivor.remove()
         self._store.close()
         self._hypervisor.close()

@@ -10,7 +10,7 @@ from dm.errors import ConfigError, HostError
 from dm.host.chardev import ChardevSet, ChardevSpec
 from dm.machine.configuration import Configuration
 from dm.machine.machine import Machine
-from dm.machine.survivor import Survivor
+from dm.machine.survivor import Survivor, seal_over
 from dm.observe.log import Log
 from dm.server.loop import Loop
 from dm.server.polling import PollWindow
@@ -65,16 +65,13 @@ class DeviceModel:
             self._log.warning("%s", line)
         plugs = self._build()
         self.server.open()
-        inherited = self._seal()
+        inherit = options.incoming_fd is None and self.server.adopted
+        self._survivor = seal_over(self._state_file(), self.machine, inherit=inherit)
         self._open_host_side(plugs)
         self._store = self.hypervisor.store()
         if options.incoming_fd is not None:
             self._apply(read_all(options.incoming_fd))
             self.run_state = "paused"
-        elif inherited is not None:
-            self.machine.inherit(*inherited)
-        else:
-            self.machine.connect()
         self.server.settle_predecessors()
         self._drop_privileges()
         if options.stopped:
@@ -82,23 +79,16 @@ class DeviceModel:
         else:
             self.cont()
 
-    def _seal(self) -> tuple[bytes, int] | None:
-        """Seal the machine over a file that outlives the process; gives what a dead one left.
+    def _state_file(self) -> str | None:
+        """Where the state lives, so that it outlives the process.
 
-        A predecessor's state counts only where its server was still there: a domain that has none
-        never had a device model of this kind, whatever its number was before. A restricted process
-        could not remove its file, so it has none.
+        A predecessor's counts only where its server was still there: a domain that has none never
+        had a device model of this kind, whatever its number was before. A restricted process could
+        not remove its file, so it has none.
         """
-        path = self.hypervisor.run_file("state")
-        if path is None or self.options.xen_domid_restrict or self.options.chroot is not None:
-            self.machine.seal()
+        if self.options.xen_domid_restrict or self.options.chroot is not None:
             return None
-        survivor = Survivor(path, self.machine)
-        inherited = survivor.inherited() if self.server.adopted else None
-        self.machine.seal(survivor.create())
-        self.machine.clock.changed = survivor.clock_changed
-        self._survivor = survivor
-        return inherited
+        return self.hypervisor.run_file("state")
 
     def _build(self) -> list[tuple[Device, str]]:
         """Add all devices; gives those of the command line that name a chardev."""

@@ -210,7 +210,7 @@ class Machine:
 
     def lower_lines(self) -> None:
         """Drive every line low: a level outlives the emulator that raised it."""
-        for device in self.devices:
+        for device in self.devices if self._buffer is not None else ():
             for line in device.lines:
                 try:
                     line.lower()

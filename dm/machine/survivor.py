@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .machine import Machine
 
-__all__ = ["Survivor", "layout_checksum"]
+__all__ = ["Survivor", "layout_checksum", "seal_over"]
 
 HEADER = Struct("=8sIIQQ")
 """Magic, layout checksum, padding, guest time at the last start, host time then (0: stopped)."""
@@ -84,6 +84,27 @@ class Survivor:
                 os.unlink(self._path)
         except OSError:
             return
+
+
+def seal_over(path: str | None, machine: Machine, *, inherit: bool) -> Survivor | None:
+    """Seal ``machine`` over a memory file at ``path`` and connect it to its platform.
+
+    ``inherit``: go on with what a predecessor left there, if its machine was the same. None as path
+    makes a machine whose state ends with the process.
+    """
+    if path is None:
+        machine.seal()
+        machine.connect()
+        return None
+    survivor = Survivor(path, machine)
+    inherited = survivor.inherited() if inherit else None
+    machine.seal(survivor.create())
+    machine.clock.changed = survivor.clock_changed
+    if inherited is None:
+        machine.connect()
+    else:
+        machine.inherit(*inherited)
+    return survivor
 
 
 def layout_checksum(machine: Machine) -> int:
