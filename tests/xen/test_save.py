@@ -93,6 +93,8 @@ def test_a_guest_that_is_saved_with_c_goes_on(host: Host, make_guest: MakeGuest)
     assert changed.returncode == 1, changed.stderr
     assert re.search(r"^serial0\.ports\.scr: ", changed.stdout, re.MULTILINE), changed.stdout
     assert {re.split("[.:]", line)[0] for line in changed.stdout.splitlines()} <= MOVING
+    for number in range(2):
+        (host.share / f"kept{number}.sav").unlink()
 
 
 def test_a_saved_guest_can_be_restored_paused(host: Host, make_guest: MakeGuest) -> None:

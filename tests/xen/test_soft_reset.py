@@ -12,7 +12,7 @@ EDU = ["-device", "edu"]
 
 
 def per_guest(residue: list[str]) -> list[str]:
-    """The residue without what differs by its nature: process numbers and the age of files."""
+    """The residue without processes, whose numbers differ."""
     return [entry for entry in residue if not entry.startswith("process")]
 
 
