@@ -161,6 +161,73 @@ ROWS: list[tuple[str, list[str], dict[str, Any]]] = [
 ]
 
 
+DEVICES = {
+    "17' spice agent": "virtio-serial",
+    "17' spice agent's port": "virtserialport,chardev=vdagent,name=com.redhat.spice.0",
+    "18 cirrus": "cirrus-vga,vgamem_mb=8",
+    "18 qxl": "qxl-vga,vram_size_mb=64,ram_size_mb=64",
+    "20b usb 1": "piix3-usb-uhci,id=usb",
+    "20b usb 2, companion": "ich9-usb-uhci1,masterbus=usb.0,firstport=0,addr=0x1d.0",
+    "20b usb 3": "nec-usb-xhci,id=usb",
+    "20c usb redirection": "usb-redir,chardev=usbrc1,id=usbrc1",
+    "21 sound": "ac97",
+    "21 sound hda": "intel-hda",
+    "21 sound hda codec": "hda-duplex",
+    "24 card": "rtl8139,id=nic0,netdev=net0,mac=00:16:3e:00:00:01",
+    "32 ahci": "ahci,id=ahci0",
+    "33 scsi disk": "scsi-hd,drive=scsi0-hd1,scsi-id=1",
+    "33 ahci disk": "ide-hd,bus=ahci0.1,unit=0,drive=ahcidisk-1",
+}
+"""What libxl's `-device` rows ask for and nobody models yet."""
+
+DRIVES = {
+    "33 ide": "file=/d,if=ide,index=0,media=disk,format=raw,cache=writeback",
+    "33 scsi": "file=/d,id=scsi0-hd1,format=qcow2,if=none,readonly=off,cache=writeback",
+    "33 ahci": "file=/d,if=none,id=ahcidisk-1,format=raw,cache=writeback",
+    "33 empty cdrom": "if=none,readonly=on,id=ide-5632",
+}
+
+CHARDEVS = {
+    "3a monitor": f"socket,id=libxl-cmd,path={RUN}/qmp-libxl-7,server=on,wait=off",
+    "3b monitor": "socket,id=libxl-cmd,fd=12,server=on,wait=off",
+    "6 channel": "pty,id=libxl-channel0",
+    "6 channel on a socket": "socket,id=libxl-channel1,path=/c,server=on,wait=off",
+    "17' spice agent": "spicevmc,id=vdagent,name=vdagent",
+    "20c usb redirection": "spicevmc,name=usbredir,id=usbrc1",
+}
+
+
+def _values(text: str) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in text.split(",") if "=" in part)
+
+
+@pytest.mark.parametrize("row", DEVICES)
+def test_every_device_row_is_one_device_and_one_warning(row: str) -> None:
+    text = DEVICES[row]
+    options = parse(["-device", text])
+    assert options.devices == [(text.split(",")[0], _values(text))]
+    assert unmodelled(options, ()) == [
+        f"-device {text}: this device is not modelled; the guest starts without it"
+    ]
+
+
+@pytest.mark.parametrize("row", DRIVES)
+def test_every_disk_row_is_one_drive_and_one_warning(row: str) -> None:
+    options = parse(["-drive", DRIVES[row]])
+    assert options.drives == [_values(DRIVES[row])]
+    (line,) = unmodelled(options, ())
+    assert line.startswith(f"-drive {DRIVES[row]}: ")
+
+
+@pytest.mark.parametrize("row", CHARDEVS)
+def test_every_chardev_row_is_one_back_end(row: str) -> None:
+    text = CHARDEVS[row]
+    (spec,) = parse(["-chardev", text]).chardevs
+    expected = _values(text)
+    assert (spec.backend, spec.label) == (text.split(",")[0], expected.pop("id"))
+    assert {key: spec.values[key] for key in expected} == expected
+
+
 @pytest.mark.parametrize(("row", "arguments", "fields"), ROWS, ids=[row[0] for row in ROWS])
 def test_every_row_of_the_table_gives_its_fields(
     row: str, arguments: list[str], fields: dict[str, Any]
