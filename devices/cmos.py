@@ -85,7 +85,7 @@ class Cmos(Device):
     ports = PortWindow(Ports, at=0x70)
     nvram = PrivateWindow(Nvram)
 
-    @Ports.index.on_read
+    @Ports.index.computed
     def _read_index(self) -> int:
         return 0xFF
 

@@ -32,7 +32,7 @@ class DebugConsole(Device):
     port = PortWindow(ConsolePort, at=iobase)
     output = Character()
 
-    @ConsolePort.data.on_read
+    @ConsolePort.data.computed
     def _read(self) -> int:
         return self.readback
 

@@ -173,7 +173,7 @@ class I8042(Device, Keyboard, Mouse):
         self.reply = byte
         self.reply_source = source
 
-    @CommandPort.status.on_read
+    @CommandPort.status.computed
     def _read_status(self) -> int:
         status = self.command_port.status.value
         return status | self._buffer_bits(

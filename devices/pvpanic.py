@@ -53,7 +53,7 @@ class Pvpanic(Device):
         if self.events & ~KNOWN:
             raise ConfigError(f"{self.name}: events={self.events:#x} has unknown bits")
 
-    @PanicPort.events.on_read
+    @PanicPort.events.computed
     def _read(self) -> int:
         return self.events
 

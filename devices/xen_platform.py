@@ -129,7 +129,7 @@ class XenPlatform(PciDevice):
             self.fixed.flags.value = old
             raise
 
-    @PciPorts.flags.on_read
+    @PciPorts.flags.computed
     def _read_flags(self) -> int:
         return self.fixed.flags.value
 

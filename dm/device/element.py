@@ -107,11 +107,13 @@ def bind_element(
     element = Element(slot, offset)
     element.block_reader = events(slot, "read_block")
     element.block_writer = events(slot, "write_block")
-    on_read = _with_index(events(slot, "read"), index)
+    compute = _with_index(events(slot, "compute"), index)
+    on_read = compute or _with_index(events(slot, "read"), index)
     on_write = _with_index(events(slot, "write"), index)
     if slot.access.readable or on_read is not None:
         element.reader = _reader(slot, view, position, on_read)
-        element.changes_nothing = on_read is None and not slot.mask("read_clears")
+        plain = on_read is None and not slot.mask("read_clears")
+        element.changes_nothing = plain or compute is not None
     if slot.access is not RO or slot.mask("stores") or slot.mask("clears") or on_write:
         element.writer = ByteWriter(slot, view, position, on_write)
     return element

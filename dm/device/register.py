@@ -365,6 +365,10 @@ class RegisterSlot(_Generic[R]):
         """Ask ``handler(self) -> int`` for the value of each read instead of the stored one."""
         return _handles(handler, self, "read")
 
+    def computed(self, handler: F) -> F:
+        """The same, where the value only depends on state and the handler changes none."""
+        return _handles(handler, self, "compute")
+
     def on_read_block(self, handler: F) -> F:
         """Ask ``handler(self, size, count) -> bytes`` for ``count`` elements of ``size`` bytes."""
         return _handles(handler, self, "read_block")

@@ -19,6 +19,7 @@ from dm import (
     DeclarationError,
     Device,
     Field,
+    IsaLine,
     PortWindow,
     Register,
     Transient,
@@ -281,3 +282,29 @@ class TestMistakes:
         bank(status=Register.at(0, access=RO), command=Register.at(0, access=WO))
         with pytest.raises(DeclarationError, match="overlaps"):
             bank(status=Register.at(0, access=RO), other=Register.at(0, access=RO))
+
+
+def test_a_computed_value_is_asked_for_and_settles_no_line() -> None:
+    class Ports(Bank, size=2, width=8):
+        stored = Register.at(0)
+        twice = Register.at(1, access=RO)
+
+    class Doubling(Device):
+        ports = PortWindow(Ports, at=0x100)
+        line = IsaLine(5)
+
+        @line.level
+        def _level(self) -> bool:
+            return self.ports.stored.value == 4
+
+        @Ports.twice.computed
+        def _twice(self) -> int:
+            return 2 * self.ports.stored.value
+
+    bench = TestBench(Doubling())
+    bench.write(0x100, 3)
+    assert bench.read(0x101) == 6
+    reads = bench.machine.spaces.reads[0, 1]
+    assert reads[0x101][1] is None
+    bench.write(0x100, 4)
+    assert (bench.read(0x101), bench.platform.isa[5]) == (8, 1)
