@@ -115,11 +115,12 @@ class AddressSpaces:
 
         What can be entered is bounded by the bytes of the windows' registers.
         """
-        reader = window.bank.composed_reader(offset, size)
+        table = self.reads[space, size]
+        reader = None if address in table else window.bank.composed_reader(offset, size)
         if reader is not None:
             device = window.device
             settle = device.settle if device.has_lines else None
-            self.reads[space, size][address] = (reader, settle, device)
+            table[address] = (reader, settle, device)
 
     def _claim(self, space: int) -> list[HostError]:
         wanted = union(self._platform_range(space, first) for first in self._extents(space))
