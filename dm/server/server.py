@@ -231,7 +231,13 @@ class IoreqServer:
         return answers
 
     def serve(self, vcpu: int) -> bool:
-        """Serve one vCPU's slot, the ring first; says whether there was an answer."""
+        """Serve one vCPU's slot, the ring first; says whether there was an answer.
+
+        The slot must be READY before the ring is drained: only then is all that the vCPU wrote
+        before its request in the ring. A slot that becomes READY in between waits for its event.
+        """
+        if not self.slots.is_ready(vcpu):
+            return False
         ring = self.ring
         if ring is not None and not ring.empty:
             ring.drain()

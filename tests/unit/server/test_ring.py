@@ -176,6 +176,27 @@ class TestInAServer:
         assert rig.machine.errors == 0
         assert rig.server.slots.waiting == 0
 
+    def test_a_request_that_comes_during_a_drain_waits_for_what_was_written_before_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rig = Rig()
+        assert rig.server.ring is not None
+        drain = rig.server.ring.drain
+
+        def drain_while_the_guest_goes_on() -> int:
+            done = drain()
+            monkeypatch.undo()
+            rig.domain.send_buffered(rig.xens, PORTS, 2, 1, kind=PIO)
+            rig.domain.send(rig.xens, 0, address=PORTS, data=3)
+            return done
+
+        rig.domain.send_buffered(rig.xens, PORTS, 1, 1, kind=PIO)
+        monkeypatch.setattr(rig.server.ring, "drain", drain_while_the_guest_goes_on)
+        rig.server.serve(0)
+        rig.server.drain()
+        rig.server.events()
+        assert rig.mixed.log == [("byte", 1), ("byte", 2), ("byte", 3)]
+
     def test_a_server_without_a_ring_serves(self) -> None:
         rig = Rig(opened=False)
         rig.xen.rings = False
