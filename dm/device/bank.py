@@ -251,18 +251,20 @@ class Bank:
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Write the low ``size`` bytes of ``value`` at ``offset``."""
+        if self._only_memory is not None and size in self.sizes:
+            start, length, view, writable = self._only_memory
+            if start <= offset and offset + size <= start + length:
+                if writable and size == 1:
+                    view[offset - start] = value & 0xFF
+                elif writable:
+                    data = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+                    view[offset - start : offset - start + size] = data
+                return
         writer = self.exact_writers.get((offset, size))
         if writer is not None:
             writer(value)
         elif size in self.sizes:
-            data = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
-            if self._only_memory is not None:
-                start, length, view, writable = self._only_memory
-                if start <= offset and offset + size <= start + length:
-                    if writable:
-                        view[offset - start : offset - start + size] = data
-                    return
-            self.write_bytes(offset, data)
+            self.write_bytes(offset, (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
 
     def read_bytes(self, offset: int, length: int) -> bytes:
         """Read ``length`` bytes, each register touched read once, ascending."""

@@ -26,6 +26,9 @@ SLOT_SIZE = layouts.BUF_IOREQ_SIZE
 READ = layouts.BUFFERED_PAGE_READ_POINTER_OFFSET // 4
 WRITE = layouts.BUFFERED_PAGE_WRITE_POINTER_OFFSET // 4
 POINTER_MASK = 0xFFFFFFFF
+TYPE_MASK = layouts.BUF_IOREQ_TYPE_MASK
+SIZE_SHIFT = layouts.BUF_IOREQ_SIZE_SHIFT
+ADDRESS_SHIFT = layouts.BUF_IOREQ_ADDR_SHIFT
 
 
 class BufferedRing:
@@ -60,28 +63,23 @@ class BufferedRing:
             words[READ] = write
             return 0
         done = 0
+        slot, page, execute = self._slot, self._page, self._execute
         while waiting:
-            used = self._one(read, waiting)
+            header, data = slot(page, FIRST_SLOT + read % SLOTS * SLOT_SIZE)
+            size = 1 << (header >> SIZE_SHIFT & 3)
+            used = 1
+            if size < 8:
+                execute(header & TYPE_MASK, header >> ADDRESS_SHIFT, size, data)
+            elif waiting < 2:
+                self.corrupt += 1
+            else:
+                used = 2
+                following = FIRST_SLOT + ((read + 1) & POINTER_MASK) % SLOTS * SLOT_SIZE
+                data |= slot(page, following)[1] << 32
+                execute(header & TYPE_MASK, header >> ADDRESS_SHIFT, size, data)
             read = (read + used) & POINTER_MASK
             words[READ] = read
             waiting -= used
             done += 1
         self.entries += done
         return done
-
-    def _one(self, read: int, waiting: int) -> int:
-        """Execute the request at ``read``; gives how many slots it took."""
-        header, data = self._slot(self._page, FIRST_SLOT + read % SLOTS * SLOT_SIZE)
-        size = 1 << ((header & layouts.BUF_IOREQ_SIZE_MASK) >> layouts.BUF_IOREQ_SIZE_SHIFT)
-        used = 1
-        if size == 8:
-            if waiting < 2:
-                self.corrupt += 1
-                return 1
-            following = (read + 1) & POINTER_MASK
-            high = self._slot(self._page, FIRST_SLOT + following % SLOTS * SLOT_SIZE)[1]
-            data |= high << 32
-            used = 2
-        kind = header & layouts.BUF_IOREQ_TYPE_MASK
-        self._execute(kind, header >> layouts.BUF_IOREQ_ADDR_SHIFT, size, data)
-        return used

@@ -39,6 +39,7 @@ __all__ = ["IoreqServer"]
 TAKING_LOOKS = 200
 TAKING_PAUSE = 0.001
 """How often, and after how many seconds each, the end looks whether the answers were taken."""
+COPY = layouts.IOREQ_TYPE_COPY
 READ_LENGTH = 4 * (layouts.IOREQ_SLOT_COUNT + 1) * 2
 PORT = Struct("I")
 
@@ -190,7 +191,7 @@ class IoreqServer:
     def _execute_buffered(self, kind: int, address: int, size: int, data: int) -> None:
         """Perform one buffered write; nobody waits for it, so errors are only counted."""
         try:
-            if kind == layouts.IOREQ_TYPE_COPY:
+            if kind == COPY:
                 self._machine.bus.write(MEMORY, address, size, data)
             else:
                 self.executor.execute(Request(kind, 0, address, data, 1, size))
