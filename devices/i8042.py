@@ -99,6 +99,10 @@ class DataPort(Bank, size=1, width=8):
     input = Register.at(0, access=WO)
 
 
+OUTPUT_FULL = StatusByte.output_full.mask
+MOUSE_FULL = StatusByte.mouse_output_full.mask
+
+
 class CommandPort(Bank, size=1, width=8):
     """Port 0x64."""
 
@@ -176,8 +180,10 @@ class I8042(Device, Keyboard, Mouse):
     @CommandPort.status.computed
     def _read_status(self) -> int:
         status = self.command_port.status.value
-        return status | self._buffer_bits(
-            StatusByte.output_full.mask, StatusByte.mouse_output_full.mask
+        return (
+            status
+            if self.source == NOTHING
+            else status | self._buffer_bits(OUTPUT_FULL, MOUSE_FULL)
         )
 
     def _buffer_bits(self, full: int, from_mouse: int) -> int:
