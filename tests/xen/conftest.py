@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from tools.xenlab import RELEASES, Lab, lab_available
+from tools.xenlab.tree import build_wheel
 
-from .support import COMMON, Guest, Host, build_wheel
+from .support import COMMON, Guest, Host
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,11 +21,10 @@ from pathlib import Path
 from dm.errors import HostError
 from tools.xenlab import Command, Lab, Result
 
-__all__ = ["COMMON", "GUESTS", "IOREQD", "Guest", "Host", "XenLog", "build_firmware", "build_wheel"]
+__all__ = ["COMMON", "GUESTS", "IOREQD", "Guest", "Host", "XenLog", "build_firmware"]
 
 COMMON = Path(__file__).parent
 GUESTS = COMMON / "guests"
-PROJECT = COMMON.parents[1]
 IOREQD = "/usr/local/bin/ioreqd-dm"
 
 _GUEST_LINE = re.compile(r"\(d(\d+)\) (?:\[[^]]*\] )?(.*)")
@@ -36,29 +35,7 @@ _COMPILER = (
     *("-Wl,-Ttext=0x100000", "-Wl,-z,noseparate-code", "-Wl,--build-id=none", "-Wl,-N"),
     "-Wl,--no-warn-rwx-segments",
 )
-_SOURCES = ("dm", "devices", "protocol", "tools", "pyproject.toml", "README.md", "LICENSE")
 _LOOK = 0.02
-
-
-def build_wheel(folder: Path) -> Path:
-    """Build the project's wheel in ``folder``, from a copy: the tree itself is not written to.
-
-    Equal sources give equal bytes, so that the laboratory's cache knows the wheel again.
-    """
-    tree = folder / "tree"
-    tree.mkdir()
-    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in _SOURCES:
-        source = PROJECT / name
-        if source.is_dir():
-            shutil.copytree(source, tree / name, ignore=ignored)
-        elif source.exists():
-            shutil.copy2(source, tree / name)
-    pip = ("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
-    _run([*pip, "--no-index", "-w", str(folder), str(tree)])
-    shutil.rmtree(tree)
-    (wheel,) = folder.glob("*.whl")
-    return wheel
 
 
 def build_firmware(source: Path, target: Path, defines: Mapping[str, int] = {}) -> None:

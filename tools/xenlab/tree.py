@@ -16,7 +16,10 @@ _TREE = Path(__file__).resolve().parents[2]
 
 
 def build_wheel(folder: Path) -> Path:
-    """Build ioreqd's wheel from the source tree into ``folder``; needs setuptools, no network."""
+    """Build ioreqd's wheel from the source tree into ``folder``; needs setuptools, no network.
+
+    Equal sources give equal bytes, so that the laboratory's cache knows the wheel again.
+    """
     if not (_TREE / "pyproject.toml").is_file():
         raise ConfigError("this ioreqd was not started from its source tree: give its wheel")
     # A copy, because setuptools leaves a folder in the tree that would get into the next wheel.
