@@ -43,3 +43,7 @@ def test_the_wheel_holds_the_four_packages_and_no_tests(wheel: Path) -> None:
         "tools",
     }
     assert "tools/xenlab/data/dom0-init" in zipfile.ZipFile(wheel).namelist()
+
+
+def test_equal_sources_give_equal_bytes(wheel: Path, tmp_path: Path) -> None:
+    assert build_wheel(tmp_path).read_bytes() == wheel.read_bytes()

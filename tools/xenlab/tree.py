@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from dm.errors import ConfigError, HostError
 __all__ = ["build_wheel"]
 
 _PACKAGED = ("pyproject.toml", "README.md", "LICENSE", "protocol", "dm", "devices", "tools")
+_DATE = "1577836800"
+"""Of files that setuptools makes; 2020-01-01."""
 _TREE = Path(__file__).resolve().parents[2]
 
 
@@ -33,7 +36,8 @@ def build_wheel(folder: Path) -> Path:
             shutil.copy2(source, copy)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"]
     command += ["--no-build-isolation", "--wheel-dir", str(folder), str(copy)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": _DATE}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     shutil.rmtree(copy)
     wheels = sorted(folder.glob("ioreqd-*.whl"))
     if done.returncode or not wheels:
