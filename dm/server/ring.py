@@ -27,6 +27,7 @@ READ = layouts.BUFFERED_PAGE_READ_POINTER_OFFSET // 4
 WRITE = layouts.BUFFERED_PAGE_WRITE_POINTER_OFFSET // 4
 POINTER_MASK = 0xFFFFFFFF
 TYPE_MASK = layouts.BUF_IOREQ_TYPE_MASK
+SIZE_MASK = layouts.BUF_IOREQ_SIZE_MASK
 SIZE_SHIFT = layouts.BUF_IOREQ_SIZE_SHIFT
 ADDRESS_SHIFT = layouts.BUF_IOREQ_ADDR_SHIFT
 
@@ -66,7 +67,7 @@ class BufferedRing:
         slot, page, execute = self._slot, self._page, self._execute
         while waiting:
             header, data = slot(page, FIRST_SLOT + read % SLOTS * SLOT_SIZE)
-            size = 1 << (header >> SIZE_SHIFT & 3)
+            size = 1 << ((header & SIZE_MASK) >> SIZE_SHIFT)
             used = 1
             if size < 8:
                 execute(header & TYPE_MASK, header >> ADDRESS_SHIFT, size, data)

@@ -75,7 +75,7 @@ class IoreqServer:
         self.ring_announced = False
         self.paused = False
         self._predecessors: list[IoreqServer] = []
-        self._had_predecessor = False
+        self.adopted = False
 
     def open(self) -> None:
         """Create the server and take those of dead predecessors; requests may wait afterwards."""
@@ -90,11 +90,6 @@ class IoreqServer:
         finally:
             end()
 
-    @property
-    def adopted(self) -> bool:
-        """Whether a predecessor had died."""
-        return self._had_predecessor
-
     def _find_predecessors(self) -> None:
         for server in self._hypervisor.server_ids():
             if self._is_attached(server) != self._attached:
@@ -105,15 +100,18 @@ class IoreqServer:
             if other._take(server):
                 self._log.warning("ioreq server %d was left behind; it is taken over", server)
                 self._predecessors.append(other)
-        self._had_predecessor = bool(self._predecessors)
+        self.adopted = bool(self._predecessors)
+
+    def _marker(self, server: int) -> str | None:
+        return self._hypervisor.run_file(f"attached{server}")
 
     def _is_attached(self, server: int) -> bool:
-        marker = self._hypervisor.run_file(f"attached{server}")
+        marker = self._marker(server)
         return marker is not None and os.path.exists(marker)
 
     def _mark(self) -> None:
         """Leave a file that says so when the server is one of attached devices."""
-        marker = self._hypervisor.run_file(f"attached{self.id}") if self._attached else None
+        marker = self._marker(self.id) if self._attached else None
         if marker is not None:
             try:
                 os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -121,7 +119,7 @@ class IoreqServer:
                 raise HostError(f"{marker}: {error.strerror}", error.errno or 0) from None
 
     def _unmark(self) -> None:
-        marker = self._hypervisor.run_file(f"attached{self.id}") if self._attached else None
+        marker = self._marker(self.id) if self._attached else None
         if marker is not None and os.path.exists(marker):
             os.unlink(marker)
 
@@ -192,6 +190,7 @@ class IoreqServer:
         """Perform one buffered write; nobody waits for it, so errors are only counted."""
         try:
             if kind == COPY:
+                # What the executor does with one memory write, without a Request for each entry.
                 self._machine.bus.write(MEMORY, address, size, data)
             else:
                 self.executor.execute(Request(kind, 0, address, data, 1, size))

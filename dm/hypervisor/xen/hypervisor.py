@@ -67,6 +67,7 @@ class XenHypervisor(Hypervisor):
         self._server = -1
         self._mapped: dict[int, Any] = {}
         self._notify = self._events.function("notify")
+        self._swept = False
         self._sched: tuple[Library, Any] | None = None
 
     def _call(self, name: str, *arguments: object) -> None:
@@ -119,10 +120,16 @@ class XenHypervisor(Hypervisor):
 
     def run_file(self, suffix: str) -> str | None:
         """See `Hypervisor.run_file`."""
-        try:
-            names = os.listdir(RUN_DIRECTORY)
-        except OSError:
-            return None
+        if not self._swept:
+            try:
+                self._sweep(os.listdir(RUN_DIRECTORY))
+            except OSError:
+                return None
+            self._swept = True
+        return f"{RUN_DIRECTORY}/{RUN_PREFIX}{self.domid}.{suffix}"
+
+    def _sweep(self, names: list[str]) -> None:
+        """Remove the files of domains that are gone; once is enough for a process."""
         for name in names:
             domid = name.removeprefix(RUN_PREFIX).partition(".")[0]
             if name.startswith(RUN_PREFIX) and domid.isdecimal() and not self._exists(int(domid)):
@@ -130,7 +137,6 @@ class XenHypervisor(Hypervisor):
                     os.unlink(f"{RUN_DIRECTORY}/{name}")
                 except OSError:
                     continue
-        return f"{RUN_DIRECTORY}/{RUN_PREFIX}{self.domid}.{suffix}"
 
     def _exists(self, domid: int) -> bool:
         count = c.c_uint()
