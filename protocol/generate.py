@@ -20,7 +20,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from protocol import dm_op, hvm_params, ioreq, libxl_stream, local, pci, state, xenstore
+from protocol import (
+    dm_op,
+    hvm_params,
+    hypercall,
+    ioreq,
+    libxl_stream,
+    local,
+    pci,
+    state,
+    xenstore,
+)
 from protocol.bitfields import is_padding
 from protocol.inspection import BitField, Layout, inspect_bits, inspect_layout, is_struct, is_word
 
@@ -29,7 +39,7 @@ __all__ = ["LAYOUTS_PATH", "constants", "main", "render"]
 LAYOUTS_PATH = Path(__file__).with_name("layouts.py")
 """Where the generated module lives."""
 
-_MODULES = (ioreq, dm_op, hvm_params, pci, libxl_stream, xenstore, state, local)
+_MODULES = (ioreq, dm_op, hypercall, hvm_params, pci, libxl_stream, xenstore, state, local)
 _COMPOSITIONS = frozenset({"STATE_CONTAINER"})
 _COUNTS = ("_COUNT", "_MAX", "_SIZE")
 _DOCSTRING = '''"""Offsets, sizes, struct formats, masks and values of this package's declarations.

@@ -32,9 +32,6 @@ RUN_DIRECTORY = "/var/run/xen"
 RUN_PREFIX = "ioreqd-"
 PHYSICAL_CPUS = "/sys/devices/system/xen_cpu"
 
-HYPERVISOR_SCHED_OP = 29
-SCHEDOP_YIELD = 0
-HYPERVISOR_HVM_OP = 34
 HVM_PARAM = Struct(layouts.HVM_PARAM_FORMAT)
 S0, S3 = 0, 3
 
@@ -98,7 +95,9 @@ class XenHypervisor(Hypervisor):
                 handle = library.call("_open", self._where, None, 0)
                 self._sched = library, handle
             library, handle = self._sched
-            library.call("2", self._where, handle, HYPERVISOR_SCHED_OP, SCHEDOP_YIELD, 0)
+            library.call(
+                "2", self._where, handle, layouts.HYPERCALL_SCHED_OP, layouts.SCHED_OP_YIELD, 0
+            )
         except HostError:
             return False
         return True
@@ -257,7 +256,9 @@ class XenHypervisor(Hypervisor):
             buffer = call.call("_alloc_buffer", self._where, handle, HVM_PARAM.size)
             argument = HVM_PARAM.pack(self.domid, 0, layouts.HVM_PARAM_ACPI_S_STATE, state)
             c.memmove(buffer, argument, HVM_PARAM.size)
-            call.call("2", self._where, handle, HYPERVISOR_HVM_OP, layouts.HVM_OP_SET_PARAM, buffer)
+            call.call(
+                "2", self._where, handle, layouts.HYPERCALL_HVM_OP, layouts.HVM_OP_SET_PARAM, buffer
+            )
         finally:
             if buffer is not None:
                 call.function("_free_buffer")(handle, buffer)
