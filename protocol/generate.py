@@ -28,6 +28,7 @@ from protocol import (
     libxl_stream,
     local,
     pci,
+    recording,
     state,
     xenstore,
 )
@@ -39,8 +40,19 @@ __all__ = ["LAYOUTS_PATH", "constants", "main", "render"]
 LAYOUTS_PATH = Path(__file__).with_name("layouts.py")
 """Where the generated module lives."""
 
-_MODULES = (ioreq, dm_op, hypercall, hvm_params, pci, libxl_stream, xenstore, state, local)
-_COMPOSITIONS = frozenset({"STATE_CONTAINER"})
+_MODULES = (
+    ioreq,
+    dm_op,
+    hypercall,
+    hvm_params,
+    pci,
+    libxl_stream,
+    xenstore,
+    state,
+    local,
+    recording,
+)
+_COMPOSITIONS = frozenset({"RECORDING", "STATE_CONTAINER"})
 _COUNTS = ("_COUNT", "_MAX", "_SIZE")
 _DOCSTRING = '''"""Offsets, sizes, struct formats, masks and values of this package's declarations.
 

@@ -1,0 +1,86 @@
+"""The unicorn engine: one processor and one thread for each vCPU of a domain, and their board."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from protocol import layouts
+
+from ...chips.board import Board
+from ...images.cpu_start import CpuStart
+from .. import Engine
+from .access import Requests
+from .loop import INIT, Loop
+from .processor import Processor
+from .turns import Turns
+
+if TYPE_CHECKING:
+    from ...domain import Domain
+    from ...vcpu import Vcpu
+
+__all__ = ["UnicornEngine"]
+
+
+class UnicornEngine(Engine):
+    """Runs a domain's vCPUs on the Unicorn library.
+
+    ``start``: how the first vCPU begins; the others wait for INIT and STARTUP from a local APIC.
+    ``vcpus``: what answers the accesses of each vCPU, by its number, where that is not the domain's
+    own `Vcpu`: devices in this process. ``board``: the domain's interrupt controllers and timers,
+    if they exist already. EngineUnavailable: there is no library.
+    """
+
+    name = "unicorn"
+
+    def __init__(
+        self,
+        domain: Domain,
+        start: CpuStart,
+        vcpus: Sequence[Requests] | None = None,
+        board: Board | None = None,
+    ) -> None:
+        super().__init__(domain)
+        self.board = Board(domain) if board is None else board
+        requests: Sequence[Requests] = domain.vcpus if vcpus is None else vcpus
+        turns = Turns() if len(domain.vcpus) > 1 else None
+        self._loops: dict[int, Loop] = {}
+        self._leaping = threading.Lock()
+        for vcpu, own in zip(domain.vcpus, requests, strict=True):
+            answers = own if turns is None else turns.around(own)
+            self._loops[vcpu.id] = Loop(
+                domain,
+                vcpu,
+                Processor(domain, vcpu.id, answers, self.board),
+                self.board,
+                turns,
+                start if vcpu.id == 0 else None,
+                self,
+            )
+        self.board.on_interrupt = lambda number: self._loops[number].kick()
+        self.board.bus.on_init = lambda number: self._loops[number].post(INIT)
+        self.board.bus.on_startup = lambda number, vector: self._loops[number].post(vector)
+
+    def run(self, vcpu: Vcpu) -> None:
+        """Run one vCPU until its domain ends."""
+        self._loops[vcpu.id].run()
+
+    def stop(self) -> None:
+        """Bring every vCPU to rest for good, join the threads, and free the processors."""
+        super().stop()
+        for loop in self._loops.values():
+            loop.close()
+
+    def leap(self) -> bool:
+        """Let virtual time leap to the next deadline if no vCPU runs guest code; whether it did."""
+        with self._leaping:
+            before = self.domain.clock.now()
+            if not all(loop.asleep for loop in self._loops.values()):
+                return False
+            return self.domain.step_clock(None) > before
+
+    def look_at_down(self) -> None:
+        """A domain all of whose vCPUs are down has powered itself off (hvm_vcpu_down)."""
+        if all(loop.down for loop in self._loops.values()):
+            self.domain.shutdown(layouts.SHUTDOWN_REASON_POWEROFF)
