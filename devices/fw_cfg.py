@@ -34,6 +34,7 @@ SIGNATURE = b"QEMU"
 DMA_SIGNATURE = b"QEMU CFG"
 KEY_SIGNATURE = 0x00
 KEY_ID = 0x01
+KEY_RAM_SIZE = 0x03
 KEY_CPUS = 0x05
 KEY_DIRECTORY = 0x19
 KEY_FIRST_FILE = 0x20
@@ -76,6 +77,7 @@ class FwCfg(Device):
     summary = "QEMU's firmware configuration interface"
 
     cpus = Option(int, 1, "number of vCPUs")
+    memory_mib = Option(int, 0, "RAM of the guest, in MiB")
     sercon = Option(
         int, 0x3F8, "first port of the UART that SeaBIOS mirrors the screen to; 0: none"
     )
@@ -138,6 +140,7 @@ class FwCfg(Device):
         items = {
             KEY_SIGNATURE: SIGNATURE,
             KEY_ID: FEATURES.to_bytes(4, "little"),
+            KEY_RAM_SIZE: self._checked("memory_mib", self.memory_mib << 20, 8),
             KEY_CPUS: self._checked("cpus", self.cpus, 2),
         }
         for key, name in enumerate(names, KEY_FIRST_FILE):
@@ -188,7 +191,7 @@ class FwCfg(Device):
         address = int.from_bytes(descriptor[8:16], "big")
         if control & DMA_SELECT:
             self._select(control >> 16, 0)
-        if control & DMA_READ:
+        if control & DMA_READ and length:
             return self._copy_out(address, length)
         if control & (DMA_WRITE | DMA_SKIP):
             # A refused write moves the position too, as in QEMU.

@@ -212,10 +212,9 @@ class Piix4Pm(PciDevice):
 
     @PciHotplug.eject.on_write
     def _eject(self, new: int, old: int) -> None:
-        slots = new & self.pci_hotplug.removable.value
-        if not slots:
+        lowest = new & -new & self.pci_hotplug.removable.value
+        if not lowest:
             return
-        lowest = slots & -slots
         self.pci_hotplug.up.value &= ~lowest
         self.pci_hotplug.down.value &= ~lowest
         if self.ejected is not None:

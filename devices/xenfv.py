@@ -52,6 +52,7 @@ def devices(configuration: Configuration) -> list[Device]:
         FwCfg(
             "fw-cfg",
             cpus=configuration.cpus,
+            memory_mib=configuration.memory_mib,
             sercon=SERIAL_PORTS[0][0] if has_console else 0,
             boot_menu=configuration.boot_menu,
         )

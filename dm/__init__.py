@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dm.device.bank import Bank, BankMemory
 from dm.device.character import Character
-from dm.device.device import Deferral, Device
+from dm.device.deferral import Deferral
+from dm.device.device import Device
 from dm.device.line import IsaLine
 from dm.device.pci import (
     Capability,

@@ -26,12 +26,13 @@ _MIB = 1 << 20
 class Options:
     """What an argument vector asks for. Absent texts and numbers are None, absent lists empty.
 
-    - ``action``: "" to run, "help" or "version" to print and exit
+    - ``action``: "" to run, "help" or "version" to print and exit; ``actions``: of ``-action``
     - ``domid``: Xen's domain identifier; ``name``, ``uuid``; ``probe``: serve QMP, touch no Xen
     - ``machine``: properties incl. ``type``; ``strict``; ``accel``: ("xen", {}) or ("local", {…})
     - ``memory_mb``: MiB without video memory; ``cpus`` online at first, ``maxcpus`` at most
     - ``chardevs``, ``serials`` (by port number; None: no port), ``qmp`` (chardev label per monitor)
     - ``devices``: (driver, its options) in order; ``drives``, ``netdevs``, ``nets``, ``displays``
+    - ``observe``: what is to be seen of the machine (`dm.control.observation`)
     - ``incoming_fd``: a descriptor to read saved state from
     - ``chroot``, ``runas``: from either spelling; ``given``: every option as it stood, in order
     - ``warnings``: one line for each thing that parsing found and that has no effect
@@ -40,6 +41,7 @@ class Options:
     __slots__ = (
         "accel",
         "action",
+        "actions",
         "append",
         "boot",
         "chardevs",
@@ -73,6 +75,7 @@ class Options:
         "nodefaults",
         "nographic",
         "objects",
+        "observe",
         "parallels",
         "pidfile",
         "qmp",
@@ -93,6 +96,7 @@ class Options:
 
     def __init__(self) -> None:
         self.action: str = ""
+        self.actions: dict[str, str] = {}
         self.domid: int | None = None
         self.name: str | None = None
         self.uuid: str | None = None
@@ -108,6 +112,7 @@ class Options:
         self.devices: list[tuple[str, dict[str, str]]] = []
         self.globals: list[str] = []
         self.objects: list[dict[str, str]] = []
+        self.observe: list[dict[str, str]] = []
         self.rtc: dict[str, str] = {}
         self.no_acpi: bool = False
         self.xen_domid_restrict: bool = False
@@ -148,11 +153,11 @@ class Options:
     def probe(self) -> bool:
         """True for libxl's throw-away run, which asks over QMP what the binary can do.
 
-        That is ``-machine none``, or no domain to serve under Xen (libxl of Xen 4.20 and later).
+        That is, under Xen, ``-machine none`` or no domain to serve (libxl of Xen 4.20 and later).
         """
-        if self.machine.get("type") == "none":
-            return True
-        return self.domid is None and self.accel[0] == "xen"
+        if self.accel[0] != "xen":
+            return False
+        return self.domid is None or self.machine.get("type") == "none"
 
     @property
     def strict(self) -> bool:

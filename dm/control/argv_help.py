@@ -32,6 +32,7 @@ def help_text() -> str:
         "usage: ioreqd-dm [options]\n",
         "A toolstack starts it in QEMU's place, with QEMU's options.\n\n",
         "-device PATH.py:Class[,option=value]    adds a device from a Python file\n",
+        "-observe trace=FILE|-,record=FILE,…     shows what the devices do; reload=on\n",
         "-machine …,strict=on                    makes what is not modelled an error\n\n",
     ]
     for name, (kind, _, implied, effect, _) in OPTIONS.items():

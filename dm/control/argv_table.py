@@ -64,6 +64,7 @@ OPTIONS: dict[str, tuple[str, str, str | None, str, tuple[str, ...]]] = {
     "no-acpi": (FLAG, "no_acpi", None, "", ()),
     "rtc": (KEYVAL, "rtc", "base", "", ()),
     # the process
+    "observe": (RECORDS, "observe", None, "", ()),
     "S": (FLAG, "stopped", None, "", ()),
     "no-shutdown": (FLAG, "no_shutdown", None, "", ()),
     "no-reboot": (FLAG, "no_reboot", None, "", ()),
@@ -149,7 +150,7 @@ OPTIONS: dict[str, tuple[str, str, str | None, str, tuple[str, ...]]] = {
     "preconfig": (FLAG, "", None, _IGNORED, ()),
     "overcommit": (TEXT, "", None, _IGNORED, ()),
     "seed": (TEXT, "", None, _IGNORED, ()),
-    "action": (TEXT, "", None, _IGNORED, ()),
+    "action": (KEYVAL, "actions", None, "", ()),
     "loadvm": (TEXT, "", None, "the state is read through -incoming", ()),
     "daemonize": (FLAG, "", None, "the process stays in the foreground", ()),
     "watchdog-action": (TEXT, "", None, _IGNORED, ()),

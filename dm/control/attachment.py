@@ -57,7 +57,12 @@ class Attachment:
         """Take the server and claim the devices' ranges; requests are served from now on."""
         self.server.open()
         path = self._hypervisor.run_file(f"devices{layout_checksum(self.machine):08x}")
-        self._survivor = seal_over(path, self.machine, inherit=self.server.adopted)
+        self._survivor = seal_over(
+            path,
+            self.machine,
+            inherit=self.server.adopted,
+            under_way=self.server.under_way(),
+        )
         self.machine.start()
         self.server.settle_predecessors()
         self._look()

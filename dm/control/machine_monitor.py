@@ -56,6 +56,7 @@ class MachineMonitor(Monitor):
 
     def quit(self) -> None:
         """See `Monitor.quit`."""
+        self._model.qmp.emit("SHUTDOWN", {"guest": False, "reason": "host-qmp-quit"})
         self._model.quit()
 
     def save(self, fd: int, live: bool) -> None:

@@ -6,6 +6,8 @@ ioreq server is enabled before `running` is written; privileges go after everyth
 
 from __future__ import annotations
 
+from zlib import crc32
+
 from dm.errors import ConfigError, HostError
 from dm.host.chardev import ChardevSet, ChardevSpec
 from dm.machine.configuration import Configuration
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from dm.hypervisor.interface import Hypervisor, Store
 
     from .argv import Options
+    from .observation import Observation
 
 __all__ = ["DeviceModel"]
 
@@ -46,6 +49,7 @@ class DeviceModel:
         self.hypervisor = hypervisor
         self.run_state = "prelaunch" if options.incoming_fd is None else "inmigrate"
         self.ended = False
+        self._resetting = False
         self.chardevs = ChardevSet(loop)
         self.qmp = Qmp(loop, MachineMonitor(self))
         self._log = Log("process")
@@ -53,10 +57,18 @@ class DeviceModel:
         self._taps: list[Tap] = []
         self._survivor: Survivor | None = None
         kind = options.machine.get("type", "xenfv")
-        self.machine = Machine(kind, hypervisor, hypervisor.memory, loop.now)
-        self.server = IoreqServer(hypervisor, self.machine)
+        self._observation = _observation(options)
+        make = Machine if self._observation is None else self._observation.machine
+        self.machine = make(kind, hypervisor, hypervisor.memory, loop.now)
+        # A machine of only its own devices stands beside others, each known by what it was given.
+        self._role = f"{crc32(repr(options.devices).encode()):08x}" if kind == "none" else ""
+        self.server = IoreqServer(
+            hypervisor, self.machine, attached=kind == "none", role=self._role
+        )
         window = PollWindow(hypervisor.cpu_count(), _poll_limit(options))
         self.service = Service(loop, hypervisor, self.machine, self.server, window)
+        hypervisor.attend(loop, self.quit)
+        hypervisor.on_reset = self.reset
 
     def open(self) -> None:
         """Become ready to serve: build, listen, take the ioreq server, load what comes in."""
@@ -66,7 +78,15 @@ class DeviceModel:
         plugs = self._build()
         self.server.open()
         inherit = options.incoming_fd is None and self.server.adopted
-        self._survivor = seal_over(self._state_file(), self.machine, inherit=inherit)
+        self._survivor = seal_over(
+            self._state_file(),
+            self.machine,
+            inherit=inherit,
+            now=self.loop.now,
+            under_way=self.server.under_way(),
+        )
+        if self._observation is not None:
+            self._observation.watch(self.machine, self.loop, self.server)
         self._open_host_side(plugs)
         self._store = self.hypervisor.store()
         if options.incoming_fd is not None:
@@ -88,7 +108,7 @@ class DeviceModel:
         """
         if self.options.xen_domid_restrict or self.options.chroot is not None:
             return None
-        return self.hypervisor.run_file("state")
+        return self.hypervisor.run_file(f"devices{self._role}" if self._role else "state")
 
     def _build(self) -> list[tuple[Device, str]]:
         """Add all devices; gives those of the command line that name a chardev."""
@@ -104,13 +124,19 @@ class DeviceModel:
             serials=tuple(spec is not None for spec in options.serials),
             platform_device=not kind.startswith("pc"),
         )
-        for device in board(kind, configuration):
+        for device in () if kind == "none" else board(kind, configuration):
             self.machine.add(device)
         plugs = []
         for number, (driver, values) in enumerate(options.devices):
             extra = make_device(driver, values, number)
             if extra is not None:
                 self.machine.add(extra)
+                if self._observation is not None:
+                    self._observation.name(extra, driver, values)
+                if driver == "pvpanic":
+                    from .panic import watch_panics
+
+                    watch_panics(self, extra)
                 if "chardev" in values:
                     plugs.append((extra, values["chardev"]))
         return plugs
@@ -173,7 +199,7 @@ class DeviceModel:
         self.machine.start()
         self.server.paused = False
         if self._store is not None:
-            self._store.write(f"device-model/{self.options.domid}/state", "running")
+            self._store.write(f"device-model/{self.hypervisor.domid}/state", "running")
         self.service.resume()
         self.qmp.emit("RESUME")
 
@@ -210,7 +236,18 @@ class DeviceModel:
 
     def platform_shutdown(self, reason: str) -> None:
         """End the guest from outside; the toolstack decides what follows."""
+        self._resetting = True
         self.hypervisor.shutdown(reason)
+        self._resetting = False
+
+    def reset(self) -> None:
+        """The platform was reset in place: so are the devices."""
+        self.machine.reset()
+        guest = not self._resetting
+        reason = "guest-reset" if guest else "host-qmp-system-reset"
+        data = {"guest": guest, "reason": reason}
+        # A monitor that asked for it is answered first.
+        self.loop.call_at(self.loop.now(), lambda: self.qmp.emit("RESET", data))
 
     def wake_up(self) -> None:
         """Wake a guest that sleeps in S3: its platform was off, so the devices are reset."""
@@ -244,7 +281,7 @@ class DeviceModel:
         server, window = self.server, self.service.window
         ring = server.ring
         lines = [
-            f"requests {server.slots.served}",
+            f"requests {self.service.answers}",
             f"refused {server.slots.refused}",
             f"unknown {server.executor.unknown}",
             f"clock changes {server.executor.time_offsets}",
@@ -277,6 +314,8 @@ class DeviceModel:
             tap.close()
         if self._survivor is not None:
             self._survivor.remove()
+        if self._observation is not None:
+            self._observation.close()
         self.hypervisor.close()
 
 
@@ -286,6 +325,14 @@ def _character(device: Device) -> LiveCharacter:
     if found is None:
         raise ConfigError(f"{device.name} takes no chardev")
     return found
+
+
+def _observation(options: Options) -> Observation | None:
+    if not options.observe:
+        return None
+    from .observation import Observation
+
+    return Observation(options.observe)
 
 
 def _hole(options: Options) -> int:

@@ -9,7 +9,7 @@ bytes that nothing claims read as the bank's gap byte.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 
 from .bank_rules import check_declaration
 from .element import Element, bind_element
@@ -149,11 +149,12 @@ class Bank:
         self.exact_readers = {}
         self.plain_reads = set()
         self.exact_writers = {}
+        conditions = any(element.when is not None for element in self._elements)
         for element in self._elements:
             key = (element.offset, element.size)
             if element.size not in self.sizes:
                 continue
-            if not self._stands_alone(element):
+            if conditions and not self._stands_alone(element):
                 self._compile_choice(key)
                 continue
             if element.reader is not None:
@@ -353,6 +354,23 @@ class Bank:
         if memory is None or offset + length > memory[0] + memory[1]:
             return False
         return offset not in self._by_byte and self._next_register(offset) >= offset + length
+
+    def touched(
+        self, offset: int, length: int, reading: bool
+    ) -> Iterator[tuple[str, RegisterSlot[Any], int]]:
+        """The registers that an access to ``length`` bytes reaches: name, slot and offset of each.
+
+        An element of an array is named with its index.
+        """
+        exact = self._exact.get((offset, length))
+        found: list[Element | None] = [exact]
+        if exact is None or (exact.reader if reading else exact.writer) is None:
+            some = self._register_bytes
+            inside = some[bisect_left(some, offset) : bisect_left(some, offset + length)]
+            found = [self._find(byte, reading) for byte in inside]
+        for element in dict.fromkeys(one for one in found if one is not None):
+            slot, index = element.slot, element.index
+            yield slot.name if index is None else f"{slot.name}[{index}]", slot, element.offset
 
     def describe(self, offset: int) -> str:
         """The name of what lies at ``offset``, for messages and traces."""

@@ -17,13 +17,14 @@ WIDTHS = (8, 16, 32, 64)
 
 def check_declaration(cls: type[Bank]) -> None:
     """Complete widths and refuse registers that are misplaced or overlap in silence."""
-    taken: dict[tuple[int, str], str] = {}
+    spans: dict[str, list[tuple[int, int, str]]] = {"read": [], "write": []}
     exact: dict[tuple[int, int, str], str] = {}
     if not 0 <= cls.gap <= 0xFF:
         raise DeclarationError(f"{cls.__name__}: the gap {cls.gap:#x} is not a byte")
     # The last base but `object` is `Bank` itself.
+    own = cls.__mro__[-2].__dict__
     for name in (*cls.slots, *cls.memories):
-        if hasattr(cls.__mro__[-2], name):
+        if name in own or name in object.__dict__:
             raise DeclarationError(f"{cls.__name__}.{name}: the name is the kit's own")
     for name, memory in cls.memories.items():
         end = memory.offset + memory.length
@@ -48,10 +49,18 @@ def check_declaration(cls: type[Bank]) -> None:
             if used and exact.setdefault((offset, slot.size, side), name) != name:
                 other = exact[offset, slot.size, side]
                 raise DeclarationError(f"{cls.__name__}: {name} overlaps {other}")
-            for byte in range(offset, offset + slot.size) if used and not slot.exact else ():
-                other = taken.setdefault((byte, side), name)
-                if other != name and not _conditional(cls, other):
-                    raise DeclarationError(f"{cls.__name__}: {name} overlaps {other}")
+            if used and not slot.exact:
+                spans[side].append((offset, offset + slot.size, name))
+    for taken in spans.values():
+        _check_overlaps(cls, sorted(taken))
+
+
+def _check_overlaps(cls: type[Bank], spans: list[tuple[int, int, str]]) -> None:
+    free, holder = 0, ""
+    for offset, end, name in spans:
+        if offset < free:
+            raise DeclarationError(f"{cls.__name__}: {name} overlaps {holder}")
+        free, holder = end, name
 
 
 def _check_condition(cls: type[Bank], name: str, slot: RegisterSlot[Any]) -> None:
@@ -64,8 +73,3 @@ def _check_condition(cls: type[Bank], name: str, slot: RegisterSlot[Any]) -> Non
         raise DeclarationError(f"{cls.__name__}.{name}: its condition is not of this bank")
     if value << field.low & ~field.mask:
         raise DeclarationError(f"{cls.__name__}.{name}: {field.name} is never {value:#x}")
-
-
-def _conditional(cls: type[Bank], name: str) -> bool:
-    slot = cls.slots.get(name)
-    return isinstance(slot, RegisterSlot) and slot.when is not None

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from .register import DeclarationError
 
-__all__ = ["Cell", "DeviceCells", "Layout"]
+__all__ = ["BULK", "Cell", "DeviceCells", "Layout"]
+
+BULK = 256
+"""Bytes; larger memory is too dear to be copied for each request."""
 
 _FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
@@ -34,11 +37,12 @@ class Cell:
 
 
 class Layout:
-    """The cells of a device class, placed in the order of their declaration, naturally aligned."""
+    """The cells of a device class, placed in the order of being added, naturally aligned."""
 
     def __init__(self) -> None:
         self.cells: dict[str, Cell] = {}
         self.size = 0
+        self._bulk_from: int | None = None
 
     def word(self, name: str, bits: int, reset: int = 0) -> None:
         """Add an unsigned integer of ``bits`` bits."""
@@ -60,8 +64,15 @@ class Layout:
             raise DeclarationError(f"{name} is declared twice")
         alignment = 8 if bulk else size
         offset = -(-self.size // alignment) * alignment
+        if size > BULK and self._bulk_from is None:
+            self._bulk_from = offset
         self.cells[name] = Cell(name, offset, size, mask, reset, bulk=bulk)
         self.size = -(-(offset + size) // 8) * 8 if bulk else offset + size
+
+    @property
+    def small(self) -> int:
+        """Bytes of the region before the first memory of more than BULK bytes."""
+        return self.size if self._bulk_from is None else self._bulk_from
 
     @property
     def region_size(self) -> int:

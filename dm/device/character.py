@@ -94,6 +94,16 @@ class LiveCharacter:
         except Exception as error:
             self._contain(error)
 
+    def hand_over(self, successor: LiveCharacter | None) -> None:
+        """Unplug the back end and plug it into ``successor``; what it had for None is held back."""
+        backend, self._backend = self._backend, None
+        if backend is None:
+            return
+        if successor is None:
+            backend.connect(lambda data: None, lambda: 0)
+        else:
+            successor.attach(backend)
+
     @property
     def connected(self) -> bool:
         """Whether a back end is plugged in."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dm.errors import ConfigError
 
-from .cells import DeviceCells, Layout
+from .cells import BULK, DeviceCells, Layout
 from .character import Character, LiveCharacter
+from .deferral import Deferral
 from .line import IsaLine, LiveLine
 from .register import DeclarationError
 from .state import Fifo, LiveTimer, Memory, Option, Timer, Transient, Word
@@ -67,33 +68,6 @@ class Collaborators:
         self.contain = contain
 
 
-class Deferral(Exception):  # noqa: N818 - it is an answer that comes later, not an error
-    """An answer that comes later: ``raise self.defer()`` in a handler, ``complete`` afterwards.
-
-    Only the vCPU that made the request waits. ``complete`` must be called in the machine's thread.
-    """
-
-    def __init__(self, device: Device) -> None:
-        super().__init__(f"{device.name} answers later")
-        self.device = device
-        self._finish: Callable[[int], None] | None = None
-        self._value: int | None = None
-
-    def attach(self, finish: Callable[[int], None]) -> None:
-        """Say who takes the answer; called by the ioreq server."""
-        self._finish = finish
-        if self._value is not None:
-            finish(self._value)
-
-    def complete(self, value: int = 0) -> None:
-        """Answer the request with ``value`` (meaningless for a write). Once only."""
-        if self._value is not None:
-            return
-        self._value = value
-        if self._finish is not None:
-            self._finish(value)
-
-
 class Device:
     """The base of every device. See the package's documentation for what a subclass declares.
 
@@ -106,6 +80,7 @@ class Device:
     _layout: Layout = Layout()
     _declared: dict[str, Any] = {}
     _handlers: dict[tuple[int, str], str] = {}
+    _register_handlers: dict[int, dict[str, str]] = {}
     _kept: tuple[Any, ...] = ()
 
     name: str
@@ -132,6 +107,9 @@ class Device:
         cls._declared = declared
         cls._layout = _make_layout(declared)
         cls._handlers = _collect_handlers(cls)
+        cls._register_handlers = {}
+        for (declaration, event), name in cls._handlers.items():
+            cls._register_handlers.setdefault(declaration, {})[event] = name
 
     def __init__(self, name: str = "", **options: Any) -> None:
         self.__dict__["name"] = name or type(self).__name__.lower()
@@ -208,7 +186,7 @@ class Device:
     def _bind_window(
         self, name: str, declaration: Window[Any], cells: DeviceCells
     ) -> list[LiveWindow]:
-        bank = declaration.bank.bind(cells, name, self._event)
+        bank = declaration.bank.bind(cells, name, self._events)
         self.__dict__[name] = bank
         if declaration.space is None:
             return []
@@ -225,9 +203,9 @@ class Device:
         base = declaration.default_base(self)
         return lambda: base
 
-    def _event(self, slot: RegisterSlot[Any], event: str) -> Callable[..., Any] | None:
-        method = self._handlers.get((id(slot.origin), event))
-        return None if method is None else getattr(self, method)
+    def _events(self, slot: RegisterSlot[Any]) -> dict[str, Callable[..., Any]]:
+        names = self._register_handlers.get(id(slot.origin))
+        return {event: getattr(self, names[event]) for event in names} if names else {}
 
     def _bind_timer(
         self, name: str, declaration: Timer, cells: DeviceCells, collaborators: Collaborators
@@ -323,16 +301,24 @@ _KIT_NAMES = frozenset(Device.__dict__) | frozenset(Device.__annotations__)
 
 
 def _make_layout(declared: dict[str, Any]) -> Layout:
-    """Place every register and field of state, in the order of declaration."""
+    """Place every register and field of state, in the order of declaration; bulk memory last."""
     layout = Layout()
+    bulk: dict[str, int] = {}
     for name, declaration in declared.items():
         if isinstance(declaration, Window):
             for register, slot, _, _ in declaration.bank.registers():
                 layout.word(f"{name}.{register}", slot.width or 0, slot.reset)
             for memory, item in declaration.bank.memories.items():
-                layout.memory(f"{name}.{memory}", item.length)
+                if item.length > BULK:
+                    bulk[f"{name}.{memory}"] = item.length
+                else:
+                    layout.memory(f"{name}.{memory}", item.length)
+        elif isinstance(declaration, Memory) and declaration.length > BULK:
+            bulk[name] = declaration.length
         elif isinstance(declaration, _STATEFUL):
             declaration.layout(layout)
+    for name, length in bulk.items():
+        layout.memory(name, length)
     return layout
 
 
@@ -343,6 +329,8 @@ def _collect_handlers(cls: type[Device]) -> dict[tuple[int, str], str]:
     own = {id(declaration) for declaration in cls._declared.values()}
     for base in reversed(cls.__mro__):
         for name, value in base.__dict__.items():
+            if not getattr(value, "__dict__", None):
+                continue
             for slot, event in getattr(value, "_register_events", ()):
                 if id(slot) not in known:
                     raise DeclarationError(f"{cls.__name__}.{name} handles a foreign register")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Reader = Callable[[], int]
     Writer = Callable[[int], object]
-    Events = Callable[[RegisterSlot[Any], str], Callable[..., Any] | None]
+    Events = Callable[[RegisterSlot[Any]], dict[str, Callable[..., Any]]]
 
 __all__ = ["ByteWriter", "Element", "bind_element"]
 
@@ -75,6 +75,7 @@ class Element:
         "block_reader",
         "block_writer",
         "changes_nothing",
+        "index",
         "offset",
         "reader",
         "size",
@@ -83,9 +84,10 @@ class Element:
         "writer",
     )
 
-    def __init__(self, slot: RegisterSlot[Any], offset: int) -> None:
+    def __init__(self, slot: RegisterSlot[Any], offset: int, index: int | None) -> None:
         self.slot = slot
         self.offset = offset
+        self.index = index
         self.size = slot.size
         self.reader: Reader | None = None
         self.writer: ByteWriter | None = None
@@ -104,12 +106,13 @@ def bind_element(
     events: Events,
 ) -> Element:
     """Compile one register's reader and writer."""
-    element = Element(slot, offset)
-    element.block_reader = events(slot, "read_block")
-    element.block_writer = events(slot, "write_block")
-    compute = _with_index(events(slot, "compute"), index)
-    on_read = compute or _with_index(events(slot, "read"), index)
-    on_write = _with_index(events(slot, "write"), index)
+    element = Element(slot, offset, index)
+    event = events(slot).get
+    element.block_reader = event("read_block")
+    element.block_writer = event("write_block")
+    compute = _with_index(event("compute"), index)
+    on_read = compute or _with_index(event("read"), index)
+    on_write = _with_index(event("write"), index)
     if slot.access.readable or on_read is not None:
         element.reader = _reader(slot, view, position, on_read)
         plain = on_read is None and not slot.mask("read_clears")

@@ -165,6 +165,8 @@ class Register:
     _index: int
 
     fields: Mapping[str, Field] = {}
+    masks: Mapping[Access | None, int] = {}
+    """The bits of all fields that have the same access; None: the slot's."""
     default_width: int | None = None
     default_reset: int = 0
     default_access: Access = RW
@@ -177,17 +179,20 @@ class Register:
     ) -> None:
         super().__init_subclass__()
         fields = dict(cls.fields)
+        masks: dict[Access | None, int] = {}
         claimed = 0
         for name, value in cls.__dict__.items():
             if isinstance(value, Field):
                 fields[name] = value
         for field in fields.values():
-            if hasattr(Register, field.name):
+            if field.name in Register.__dict__ or field.name in object.__dict__:
                 raise DeclarationError(f"{cls.__name__}.{field.name}: the name is the kit's own")
             if claimed & field.mask:
                 raise DeclarationError(f"{cls.__name__}.{field.name} overlaps another field")
             claimed |= field.mask
+            masks[field.access] = masks.get(field.access, 0) | field.mask
         cls.fields = fields
+        cls.masks = masks
         if width is not None:
             cls.default_width = width
         if reset is not None:
@@ -337,22 +342,15 @@ class RegisterSlot(_Generic[R]):
         """The bits whose access has the property ``kind`` (an attribute of `Access`)."""
         if self.writable is not None and kind == "stores":
             return self.writable
-        fields = self.register.fields
-        if not fields:
+        masks = self.register.masks
+        if not masks:
             return self.full_mask if getattr(self.access, kind) else 0
-        bits = 0
-        for field in fields.values():
-            if getattr(field.access or self.access, kind):
-                bits |= field.mask
-        if kind == "readable":
-            bits |= self.full_mask & ~self._declared()
-        return bits
-
-    def _declared(self) -> int:
-        bits = 0
-        for field in self.register.fields.values():
-            bits |= field.mask
-        return bits
+        bits = declared = 0
+        for access, mask in masks.items():
+            declared |= mask
+            if getattr(access or self.access, kind):
+                bits |= mask
+        return bits | self.full_mask & ~declared if kind == "readable" else bits
 
     def on_write(self, handler: F) -> F:
         """Call ``handler(self, new, old)`` after a write; integers, access rules applied.

@@ -1,7 +1,8 @@
 """What an emulator gets from the other side: an ioreq server, event channels, memory, a store.
 
-`dm.hypervisor.xen` implements this on Xen's libraries. Every method raises HostError, which names
-the call, the domain and the cause, unless it says otherwise.
+`dm.hypervisor.xen` implements this on Xen's libraries, `dm.hypervisor.local` on the socket of the
+stand-alone hypervisor. Every method raises HostError, which names the call, the domain and the
+cause, unless it says otherwise.
 """
 
 from __future__ import annotations
@@ -10,11 +11,21 @@ from dm.device.platform import Platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from typing import Protocol
 
     from dm.device.platform import GuestMemory
 
-__all__ = ["Hypervisor", "ServerPages", "Store"]
+    class Listener(Protocol):
+        """What `Hypervisor.attend` needs of the process's event loop."""
+
+        def add(self, fd: int, events: int, callback: Callable[[int], object]) -> None: ...
+        def remove(self, fd: int) -> None: ...
+        def now(self) -> int: ...
+        def call_at(self, deadline: int, callback: Callable[[], object]) -> object: ...
+
+
+__all__ = ["Hypervisor", "ServerPages", "Store", "VirtualClock"]
 
 
 class ServerPages:
@@ -50,11 +61,39 @@ class Store:
         """Give the connection up."""
 
 
+class VirtualClock:
+    """Time that the other side moves, and only while it asks what is due."""
+
+    fd: int
+    """Readable when there is a question."""
+
+    def now(self) -> int:
+        """The time in nanoseconds."""
+        raise NotImplementedError
+
+    def question(self) -> int | None:
+        """The question that waits for its answer, by number; None when there is none."""
+        raise NotImplementedError
+
+    def answer(self, question: int, deadline: int | None) -> None:
+        """All that was due is done, and ``deadline`` (nanoseconds, or none) comes next."""
+        raise NotImplementedError
+
+
 class Hypervisor(Platform):
     """One domain, as an emulator sees it. ``domid``: the domain; ``memory``: its RAM."""
 
     domid: int
     memory: GuestMemory
+    clock: VirtualClock | None = None
+    """The domain's time where the other side moves it; None: it is the host's monotonic clock."""
+    on_reset: Callable[[], object] | None = None
+    """Called when a reboot reset the platform in place; most platforms end the domain instead."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether the domain is known to exist no more; nothing of it waits then."""
+        return False
 
     def vcpu_count(self) -> int:
         """How many vCPUs the domain can have; each has a slot and an event channel."""
@@ -123,8 +162,18 @@ class Hypervisor(Platform):
         raise NotImplementedError
 
     event_fd: int
-    """Readable when an event channel is pending. Reading gives 32-bit local ports, which stay
-    masked until they are written back (Linux, drivers/xen/evtchn.c)."""
+    """Readable when `events` has something to give."""
+
+    def events(self) -> Sequence[int]:
+        """The local ports that are pending now, without waiting; they stay masked until `unmask`.
+
+        A port may be announced although nothing came since it was announced last.
+        """
+        raise NotImplementedError
+
+    def unmask(self, ports: Sequence[int]) -> None:
+        """Let local ports be announced again; what came while they were masked is announced."""
+        raise NotImplementedError
 
     def notify(self, port: int) -> None:
         """Signal the event channel behind a local port."""
@@ -148,6 +197,13 @@ class Hypervisor(Platform):
     def store(self) -> Store:
         """Connect to xenstore."""
         raise NotImplementedError
+
+    def attend(self, listener: Listener, ended: Callable[[], object]) -> None:
+        """Listen to what the other side says unasked; call ``ended`` when the domain is gone.
+
+        Nothing happens where the toolstack ends the emulator with its domain. The end of the other
+        side itself is a HostError out of the listener's callback.
+        """
 
     def close(self) -> None:
         """Give everything back but the ioreq servers themselves."""

@@ -3,7 +3,7 @@
 Two mechanisms. *Exact* tables, one dictionary per direction, space and access size, lead from an
 address straight to the callable of the register that matches it; they serve nearly every request
 of a guest and cost the same however many windows there are. *Segments*, a sorted list of disjoint
-pieces of windows, answer every other shape.
+pieces of windows, answer every other shape. An entry without something to undo changes nothing.
 
 Where windows overlap (a guest can program a BAR anywhere), the one that was declared first wins.
 """
@@ -25,15 +25,18 @@ if TYPE_CHECKING:
     from dm.device.platform import Platform
     from dm.device.window import LiveWindow
 
+    from .journal import Undo
     from .ranges import Range
 
-    ReadEntry = tuple[Callable[[], int], Callable[[], None] | None, Device]
-    WriteEntry = tuple[Callable[[int], object], Callable[[], None] | None, Device]
+    ReadEntry = tuple[Callable[[], int], Callable[[], None] | None, Device, Undo | None]
+    WriteEntry = tuple[Callable[[int], object], Callable[[], None] | None, Device, Undo | None]
 
 __all__ = ["SIZES", "SPACES", "AddressSpaces"]
 
 SPACES = (PORT, MEMORY, PCI)
 SIZES = (1, 2, 4, 8)
+_NOTHING = memoryview(b""), memoryview(b""), 0
+"""What is to be undone of a request to a device that is not in a sealed machine."""
 
 
 class AddressSpaces:
@@ -41,6 +44,7 @@ class AddressSpaces:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
+        self.undo_of: Callable[[Device], Undo] = lambda device: _NOTHING
         self._windows: list[LiveWindow] = []
         self._claimed: dict[int, list[Range]] = {space: [] for space in SPACES}
         self._starts: dict[int, list[int]] = {space: [] for space in SPACES}
@@ -77,6 +81,20 @@ class AddressSpaces:
             problems += self._claim(space)
         return problems
 
+    def exchange(self, old: tuple[LiveWindow, ...], new: tuple[LiveWindow, ...]) -> list[HostError]:
+        """Let windows stand in the others' stead; gives the claims that the platform refused."""
+        places = [index for index, window in enumerate(self._windows) if window in old]
+        at = places[0] if places else len(self._windows)
+        kept = [window for window in self._windows if window not in old]
+        self._windows = [*kept[:at], *new, *kept[at:]]
+        for window in new:
+            window.base = window.wanted()
+        problems: list[HostError] = []
+        for space in sorted({window.space for window in (*old, *new)}):
+            self._rebuild(space)
+            problems += self._claim(space)
+        return problems
+
     def _rebuild(self, space: int) -> None:
         taken: list[Range] = []
         segments: list[tuple[int, int, LiveWindow]] = []
@@ -99,14 +117,16 @@ class AddressSpaces:
         """Fill the exact tables with the registers that lie in the window's visible pieces."""
         bank, base, device = window.bank, window.base or 0, window.device
         settle = device.settle if device.has_lines else None
+        undo = self.undo_of(device)
         hidden = subtract([(base, base + window.size - 1)], pieces)
         for (offset, size), reader in bank.exact_readers.items():
             if not _touches(hidden, base + offset, size):
-                after = None if (offset, size) in bank.plain_reads else settle
-                self.reads[window.space, size][base + offset] = (reader, after, device)
+                plain = (offset, size) in bank.plain_reads
+                entry = (reader, None, device, None) if plain else (reader, settle, device, undo)
+                self.reads[window.space, size][base + offset] = entry
         for (offset, size), writer in bank.exact_writers.items():
             if not _touches(hidden, base + offset, size):
-                self.writes[window.space, size][base + offset] = (writer, settle, device)
+                self.writes[window.space, size][base + offset] = (writer, settle, device, undo)
 
     def remember(
         self, space: int, address: int, size: int, window: LiveWindow, offset: int
@@ -120,7 +140,7 @@ class AddressSpaces:
         if reader is not None:
             device = window.device
             settle = device.settle if device.has_lines else None
-            table[address] = (reader, settle, device)
+            table[address] = (reader, settle, device, self.undo_of(device))
 
     def _claim(self, space: int) -> list[HostError]:
         wanted = union(self._platform_range(space, first) for first in self._extents(space))

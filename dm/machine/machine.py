@@ -15,6 +15,7 @@ from dm.observe.log import Log
 
 from .address_space import AddressSpaces
 from .bus import Bus
+from .journal import Journal
 from .timers import GuestClock, Timers
 
 TYPE_CHECKING = False
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from dm.device.device import Device
     from dm.device.platform import GuestMemory, Platform
+    from dm.device.state import LiveTimer
+    from dm.device.window import LiveWindow
 
 __all__ = ["Machine"]
 
@@ -30,7 +33,12 @@ LAST_SLOT = 31
 
 
 class Machine:
-    """A set of devices behind one platform. ``kind`` names the machine type in saved state."""
+    """A set of devices behind one platform. ``kind`` names the machine type in saved state.
+
+    ``slack``: 0, or a number of bytes of which every region of state is to be a multiple, so that
+    there is room for more; set before `seal`. ``layout_changes`` is told False when the meaning of
+    the buffer's bytes is about to change, and True when it has.
+    """
 
     def __init__(
         self,
@@ -52,7 +60,10 @@ class Machine:
         self._device_logs: dict[str, Log] = {}
         self._sealed = False
         self._regions: list[tuple[int, int]] = []
+        self.slack = 0
+        self.layout_changes: Callable[[bool], None] = lambda done: None
         self._buffer: memoryview[int] | None = None
+        self.journal = Journal()
 
     def add(self, device: Device) -> Device:
         """Add a device. ConfigError when the machine is sealed or the name is taken."""
@@ -71,7 +82,29 @@ class Machine:
         self._assign_slots()
         self._buffer = memoryview(bytearray(self.state_size())) if buffer is None else buffer
         self._sealed = True
-        collaborators = Collaborators(
+        position = 0
+        for device in self.devices:
+            size = self.room_for(device)
+            self.bind(device, self._buffer[position : position + size])
+            self._regions.append((position, size))
+            position += size
+            for window in device.windows:
+                self.check_place(device, window)
+                self.spaces.add(window)
+        places = zip(self.devices, self._regions, strict=True)
+        self.journal.seal(len(self._buffer), {one.name: at for one, (at, _) in places})
+        self.spaces.undo_of = self.journal.undo_of
+        for device in self.devices:
+            self.lend(device)
+            device.power_on()
+
+    def bind(self, device: Device, region: memoryview[int]) -> None:
+        """Bring a device to life over its region of the buffer."""
+        device.bind(region, self.collaborators())
+
+    def collaborators(self) -> Collaborators:
+        """What the machine hands to its devices."""
+        return Collaborators(
             self.platform,
             self.memory,
             self.clock.now,
@@ -81,20 +114,12 @@ class Machine:
             lambda: self.clock.running,
             self.contain,
         )
-        position = 0
-        for device in self.devices:
-            size = device._layout.region_size
-            device.bind(self._buffer[position : position + size], collaborators)
-            self._regions.append((position, size))
-            position += size
-            for window in device.windows:
-                self._check_overlap(window.device, window.space, window.wanted(), window.size)
-                self.spaces.add(window)
-        for device in self.devices:
-            lend = getattr(device, "lend_config_space", None)
-            if lend is not None:
-                lend(self.read_config, self.write_config)
-            device.power_on()
+
+    def lend(self, device: Device) -> None:
+        """Hand the configuration space to a device that asks for it."""
+        lend = getattr(device, "lend_config_space", None)
+        if lend is not None:
+            lend(self.read_config, self.write_config)
 
     def read_config(self, sbdf: int, register: int) -> int:
         """One byte of a function's configuration space; ones where there is no function."""
@@ -112,12 +137,19 @@ class Machine:
 
     def connect(self) -> None:
         """Claim the ranges of all windows and drive all lines; call when the platform is ready."""
-        self._complain(self.spaces.place_all())
+        self.complain(self.spaces.place_all())
         self._redrive()
 
     def state_size(self) -> int:
         """Bytes of the flat buffer."""
-        return sum(device._layout.region_size for device in self.devices)
+        return sum(self.room_for(device) for device in self.devices)
+
+    def room_for(self, device: Device) -> int:
+        """Bytes of the buffer that are the device's region."""
+        size = device._layout.region_size
+        if not self.slack:
+            return size
+        return (size + self.slack // 16 + self.slack - 1) // self.slack * self.slack
 
     def _assign_slots(self) -> None:
         """Give each PCI function its place; those that ask for one first, then the lowest free."""
@@ -139,16 +171,20 @@ class Machine:
                 taken[free << 3] = device.name
                 device.place_at(free << 3)
 
-    def _check_overlap(self, device: Device, space: int, base: int | None, size: int) -> None:
-        """Fixed windows that collide are the user's mistake, not something to resolve."""
-        if base is None or space == PCI:
+    def check_place(self, device: Device, window: LiveWindow) -> None:
+        """ConfigError when a window of ``device`` lies where another device's is.
+
+        Fixed windows that collide are the user's mistake, not something to resolve.
+        """
+        base = window.wanted()
+        if base is None or window.space == PCI:
             return
         for other in self.devices:
-            for window in getattr(other, "windows", ()):
-                at = window.wanted()
-                if other is device or window.space != space or at is None:
+            for taken in getattr(other, "windows", ()):
+                at = taken.wanted()
+                if other is device or taken.space != window.space or at is None:
                     continue
-                if at < base + size and base < at + window.size:
+                if at < base + window.size and base < at + taken.size:
                     raise ConfigError(f"{device.name} and {other.name} both want {base:#x}")
 
     def function(self, sbdf: int) -> PciDevice | None:
@@ -189,11 +225,17 @@ class Machine:
 
     def run_timers(self) -> None:
         """Fire what is due; a handler's exception is contained."""
-        for timer in self.timers.due():
+        for timer in self.timers.due(self._enter_timer):
             try:
                 timer.handler()
             except Exception as error:
                 self.contain(error, "timer")
+            self.journal.leave()
+
+    def _enter_timer(self, timer: LiveTimer) -> None:
+        device = next((one for one in self.devices if timer in one.timers), None)
+        if device is not None:
+            self.journal.enter(device)
 
     def contain(self, error: Exception, what: str) -> None:
         """Count a device's exception and log it, once per place and rate-limited."""
@@ -202,11 +244,15 @@ class Machine:
 
     def _redrive(self) -> None:
         for device in self.devices:
-            for tell in (device.forward, *[line.redrive for line in device.lines]):
-                try:
-                    tell()
-                except HostError as error:
-                    self.contain(error, device.name)
+            self.redrive(device)
+
+    def redrive(self, device: Device) -> None:
+        """Tell the platform what it keeps for the device, lines above all."""
+        for tell in (device.forward, *[line.redrive for line in device.lines]):
+            try:
+                tell()
+            except HostError as error:
+                self.contain(error, device.name)
 
     def lower_lines(self) -> None:
         """Drive every line low: a level outlives the emulator that raised it."""
@@ -222,10 +268,14 @@ class Machine:
         for device in self.devices:
             for timer in device.timers:
                 self.timers.changed(timer)
-        self._complain(self.spaces.place_all())
+        self.complain(self.spaces.place_all())
         for device in self.devices:
             device.restored()
         self._redrive()
+
+    def substitute(self, old: Device, new: Device) -> None:
+        """Let ``new`` stand where ``old`` was; it is bound to the region that was the old one's."""
+        self.devices[self.devices.index(old)] = new
 
     def regions(self) -> Iterator[tuple[Device, int, int]]:
         """Each device with the offset and size of its region of the flat buffer."""
@@ -240,9 +290,10 @@ class Machine:
         return self._buffer
 
     def _remap(self, device: Device) -> None:
-        self._complain(self.spaces.replace(list(device.windows)))
+        self.complain(self.spaces.replace(list(device.windows)))
 
-    def _complain(self, problems: list[HostError]) -> None:
+    def complain(self, problems: list[HostError]) -> None:
+        """Count and log what the platform refused."""
         for problem in problems:
             self.contain(problem, "claim")
 

@@ -65,6 +65,8 @@ class Timers:
     def __init__(self, clock: GuestClock) -> None:
         self._clock = clock
         self._armed: dict[int, LiveTimer] = {}
+        self.on_change: Callable[[], object] = _nothing
+        """Called when the earliest deadline may have changed."""
 
     def changed(self, timer: LiveTimer) -> None:
         """A timer was started or stopped."""
@@ -72,6 +74,11 @@ class Timers:
             self._armed[id(timer)] = timer
         else:
             self._armed.pop(id(timer), None)
+        self.on_change()
+
+    def forget(self, timer: LiveTimer) -> None:
+        """A timer's device is no more."""
+        self._armed.pop(id(timer), None)
 
     def next_deadline(self) -> int | None:
         """Guest time of the earliest armed timer, None when there is none."""
@@ -79,9 +86,10 @@ class Timers:
             return None
         return min(timer.deadline for timer in self._armed.values())
 
-    def due(self) -> Iterator[LiveTimer]:
+    def due(self, before: Callable[[LiveTimer], object] | None = None) -> Iterator[LiveTimer]:
         """Take the timers whose time has come, earliest first, each disarmed as it is given.
 
+        ``before`` is told of each while it is still armed.
         What one timer's handler does to another that is due counts: a stopped one does not fire.
         """
         now = self._clock.now()
@@ -89,5 +97,11 @@ class Timers:
         due.sort(key=lambda timer: timer.deadline)
         for timer in due:
             if timer.armed and timer.deadline <= now:
+                if before is not None:
+                    before(timer)
                 timer.stop()
                 yield timer
+
+
+def _nothing() -> None:
+    pass

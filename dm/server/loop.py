@@ -77,16 +77,21 @@ class Loop:
         self._calls.append(call)
         return call
 
-    def timeout(self) -> float:
-        """Seconds to wait at most until something is due by time; -1 when nothing is."""
+    def deadline(self) -> int | None:
+        """When, in nanoseconds of the loop's clock, something is due by time; None for never."""
         self._calls = [call for call in self._calls if not call.cancelled]
         deadlines = [call.deadline for call in self._calls]
         other = self.next_deadline()
         if other is not None:
             deadlines.append(other)
-        if not deadlines:
+        return min(deadlines) if deadlines else None
+
+    def timeout(self) -> float:
+        """Seconds to wait at most until something is due by time; -1 when nothing is."""
+        deadline = self.deadline()
+        if deadline is None:
             return -1
-        return min(max(min(deadlines) - self.now(), 0) / NANOSECONDS, LONGEST_SLEEP)
+        return min(max(deadline - self.now(), 0) / NANOSECONDS, LONGEST_SLEEP)
 
     def run_once(self, timeout: float) -> None:
         """Wait at most ``timeout`` seconds (-1: for ever), then make every call that is due."""
@@ -94,9 +99,10 @@ class Loop:
             callback = self._callbacks.get(fd)
             if callback is not None:
                 callback(events)
-        self._run_calls()
+        self.run_calls()
 
-    def _run_calls(self) -> None:
+    def run_calls(self) -> None:
+        """Make every call that is due."""
         if not self._calls:
             return
         now = self.now()

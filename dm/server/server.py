@@ -14,10 +14,9 @@ those of attached devices are marked by a file.
 from __future__ import annotations
 
 import os
-from struct import Struct
 from time import sleep
 
-from dm.device.device import Deferral
+from dm.device.deferral import Deferral
 from dm.device.platform import MEMORY
 from dm.errors import GuestError, HostError
 from dm.observe.log import Log
@@ -31,6 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dm.device.device import Device
     from dm.hypervisor.interface import Hypervisor
     from dm.machine.machine import Machine
 
@@ -39,16 +39,15 @@ __all__ = ["IoreqServer"]
 TAKING_LOOKS = 200
 TAKING_PAUSE = 0.001
 """How often, and after how many seconds each, the end looks whether the answers were taken."""
+ROLE_LENGTH = 64
 COPY = layouts.IOREQ_TYPE_COPY
-READ_LENGTH = 4 * (layouts.IOREQ_SLOT_COUNT + 1) * 2
-PORT = Struct("I")
 
 
 class IoreqServer:
     """One ioreq server of one domain, serving one machine.
 
     ``pause`` lets seconds pass. ``attached``: the machine stands beside the domain's own device
-    model and is not it.
+    model and is not it; of several such machines each takes those servers that have its ``role``.
     """
 
     def __init__(
@@ -58,8 +57,10 @@ class IoreqServer:
         pause: Callable[[float], object] = sleep,
         *,
         attached: bool = False,
+        role: str = "",
     ) -> None:
         self._attached = attached
+        self._role = role
         self._hypervisor = hypervisor
         self._pause = pause
         self._machine = machine
@@ -92,10 +93,14 @@ class IoreqServer:
 
     def _find_predecessors(self) -> None:
         for server in self._hypervisor.server_ids():
-            if self._is_attached(server) != self._attached:
+            if self._role_of(server) != (self._role if self._attached else None):
                 continue
             other = IoreqServer(
-                self._hypervisor, self._machine, self._pause, attached=self._attached
+                self._hypervisor,
+                self._machine,
+                self._pause,
+                attached=self._attached,
+                role=self._role,
             )
             if other._take(server):
                 self._log.warning("ioreq server %d was left behind; it is taken over", server)
@@ -105,16 +110,26 @@ class IoreqServer:
     def _marker(self, server: int) -> str | None:
         return self._hypervisor.run_file(f"attached{server}")
 
-    def _is_attached(self, server: int) -> bool:
+    def _role_of(self, server: int) -> str | None:
+        """The role of the attached devices whose server it is; None for a device model's."""
         marker = self._marker(server)
-        return marker is not None and os.path.exists(marker)
+        try:
+            with open(marker or "", encoding="utf-8", errors="replace") as file:
+                return file.read(ROLE_LENGTH)
+        except OSError:
+            return None
 
     def _mark(self) -> None:
-        """Leave a file that says so when the server is one of attached devices."""
+        """Leave a file with the role when the server is one of attached devices."""
         marker = self._marker(self.id) if self._attached else None
         if marker is not None:
             try:
-                os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+                fd = os.open(marker, flags, 0o600)
+                try:
+                    os.write(fd, self._role.encode())
+                finally:
+                    os.close(fd)
             except OSError as error:
                 raise HostError(f"{marker}: {error.strerror}", error.errno or 0) from None
 
@@ -169,11 +184,17 @@ class IoreqServer:
         self._port_of.clear()
         self._buffered_port = -1
 
+    def under_way(self) -> set[int]:
+        """The vCPUs whose requests predecessors had begun and not answered."""
+        return {vcpu for other in self._predecessors for vcpu in other.slots.under_way()}
+
     def settle_predecessors(self) -> None:
         """Answer what predecessors left, and end them; call when the ranges are claimed.
 
         One whose request a device answers later stays, disabled, until this server's end.
         """
+        for other in self._predecessors:
+            other.slots.begin_again()
         for other in list(self._predecessors):
             self._hypervisor.enable_server(other.id, enabled=False)
             for vcpu in range(other.slots.vcpus):
@@ -215,12 +236,8 @@ class IoreqServer:
         Ports stay masked until `unmask`; the ring's port stays masked until `unmask_ring`, so that
         entries do not wake the process one by one.
         """
-        try:
-            data = os.read(self._hypervisor.event_fd, READ_LENGTH)
-        except BlockingIOError:
-            return 0
         answers = 0
-        for port in memoryview(data).cast("I"):
+        for port in self._hypervisor.events():
             if port == self._buffered_port:
                 self.ring_announced = True
                 continue
@@ -257,16 +274,22 @@ class IoreqServer:
     def _notify_vcpu(self, vcpu: int) -> None:
         self._hypervisor.notify(self._port_of[vcpu])
 
+    def abandon(self, device: Device) -> None:
+        """Settle what ``device``, which another stands in for now, had yet to answer."""
+        for server in (self, *self._predecessors):
+            for vcpu in server.slots.abandon(device):
+                server._notify_vcpu(vcpu)
+
     def unmask(self) -> None:
         """Let the vCPUs' ports announce again; what came meanwhile is announced at once."""
         if self._masked:
-            os.write(self._hypervisor.event_fd, b"".join(map(PORT.pack, self._masked)))
+            self._hypervisor.unmask(self._masked)
             self._masked.clear()
 
     def unmask_ring(self) -> None:
         """Let the ring's port announce again."""
         self.ring_announced = False
-        os.write(self._hypervisor.event_fd, PORT.pack(self._buffered_port))
+        self._hypervisor.unmask((self._buffered_port,))
 
     def close(self) -> None:
         """Disable the server, answer every slot, destroy it. No slot is left unanswered.
@@ -295,7 +318,7 @@ class IoreqServer:
 
     def _wait_taken(self) -> None:
         for _ in range(TAKING_LOOKS if hasattr(self, "slots") else 0):
-            if not self.slots.untaken:
+            if not self.slots.untaken or self._hypervisor.gone:
                 return
             self._pause(TAKING_PAUSE)
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Service"]
 
 RING_DELAY = 100_000_000
-"""Nanoseconds for which buffered requests may wait (as QEMU's BUFFER_IO_MAX_DELAY)."""
+"""Nanoseconds for which buffered requests may wait (as QEMU's BUFFER_IO_MAX_DELAY); virtual time
+may stand still for ever, so nothing waits then."""
 LOOK_AROUND = 1_000_000
 """Nanoseconds of uninterrupted watching after which the other descriptors get their turn."""
 LOOK_AROUND_ALONE = 5_000_000
@@ -51,10 +52,15 @@ class Service:
         self._server = server
         self.window = window
         self._now = now
-        self._answers = 0
+        self.answers = 0
         self._ring_call: Call | None = None
+        self._ring_delay = RING_DELAY if hypervisor.clock is None else 0
         loop.add(hypervisor.event_fd, EPOLLIN, self._on_events)
         loop.next_deadline = self._next_timer
+        if hypervisor.clock is not None:
+            from .virtual import answer_clock
+
+            answer_clock(loop, hypervisor.clock, machine, server)
 
     def _next_timer(self) -> int | None:
         deadline = self._machine.timers.next_deadline()
@@ -63,9 +69,11 @@ class Service:
         return self._loop.now() + max(deadline - self._machine.clock.now(), 0)
 
     def _on_events(self, events: int) -> None:
-        self._answers += self._server.events()
+        self.answers += self._server.events()
         if self._server.ring_announced and self._ring_call is None:
-            self._ring_call = self._loop.call_at(self._loop.now() + RING_DELAY, self._drain_later)
+            self._ring_call = self._loop.call_at(
+                self._loop.now() + self._ring_delay, self._drain_later
+            )
 
     def _drain_later(self) -> None:
         """Drain the ring; go on doing so while it fills, else wait to be told again."""
@@ -73,29 +81,31 @@ class Service:
         if self._server.paused:
             return
         if self._server.drain():
-            self._ring_call = self._loop.call_at(self._loop.now() + RING_DELAY, self._drain_later)
+            self._ring_call = self._loop.call_at(
+                self._loop.now() + self._ring_delay, self._drain_later
+            )
         else:
             self._server.unmask_ring()
 
     def resume(self) -> None:
         """Serve what waited while the server was paused."""
-        self._answers += self._server.serve_all()
+        self.answers += self._server.serve_all()
         if self._server.ring_announced and self._ring_call is None:
             self._drain_later()
 
     def turn(self) -> None:
         """Wait for something, do it, and watch for more while that pays."""
         loop, window = self._loop, self.window
-        answers = self._answers
+        answers = self.answers
         timeout = loop.timeout()
         before = self._now()
         loop.run_once(timeout)
-        if self._answers != answers and timeout:
+        if self.answers != answers and timeout:
             window.woke(self._now() - before)
         self._run_timers()
         end = self._now() + LONGEST_TURN
-        while self._answers != answers and (window.length or window.may_yield()):
-            answers = self._answers
+        while self.answers != answers and (window.length or window.may_yield()):
+            answers = self.answers
             if window.length:
                 self._watch()
             else:
@@ -124,7 +134,7 @@ class Service:
             current = now()
             if vcpu >= 0:
                 window.hit(current - since)
-                self._answers += server.serve(vcpu)
+                self.answers += server.serve(vcpu)
                 since = now()
                 if since - start >= LOOK_AROUND:
                     return
@@ -145,4 +155,4 @@ class Service:
             window.yielded(paid=vcpu >= 0)
             if vcpu < 0:
                 return
-            self._answers += server.serve(vcpu)
+            self.answers += server.serve(vcpu)

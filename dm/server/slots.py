@@ -3,13 +3,16 @@
 READY -> INPROCESS -> RESPONSE_READY. Only the data and the state of a slot are ever written: the
 data first, the state byte last (xen/common/ioreq.c: ioreq_send, wait_for_io). Every READY slot is
 answered, whatever it holds and whatever a device does.
+
+INPROCESS means that the journal holds what undoes the request (dm/machine/journal.py), so that a
+successor executes it again, once; a read that changes nothing is answered straight from READY.
 """
 
 from __future__ import annotations
 
 from struct import Struct
 
-from dm.device.device import Deferral
+from dm.device.deferral import Deferral
 from dm.device.platform import MEMORY, PCI, PORT
 from dm.errors import GuestError
 from dm.observe.log import Log
@@ -23,9 +26,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dm.device.device import Device
+    from dm.machine.journal import Undo
     from dm.machine.machine import Machine
 
-    Entry = tuple[Callable[..., Any], Callable[[], None] | None, Device]
+    Entry = tuple[Callable[..., Any], Callable[[], None] | None, Device, Undo | None]
+    Shape = tuple[Mapping[int, Entry], bool, int, int]
+    """A table, whether it is of reads, and the flags of a slot in the next two states."""
 
 __all__ = ["Slots"]
 
@@ -39,11 +45,11 @@ INPROCESS = layouts.IOREQ_STATE_INPROCESS
 ANSWERED = layouts.IOREQ_STATE_RESPONSE_READY
 READS = layouts.IOREQ_DIR_MASK
 TO_INPROCESS = INPROCESS - READY
-TO_ANSWERED = ANSWERED - READY
-"""What is added to the flags of a READY slot to bring it into the next states."""
+"""What is added to the flags of a READY slot to bring it into the next state."""
 
-SLOT_WITH_SHAPE = layouts.IOREQ_FORMAT[:-2] + "H"
-"""A slot whose flags and type are read as one word: with the size, the shape of the access."""
+SLOT_WITH_SHAPE = layouts.IOREQ_FORMAT.replace("IHBB", "6xH")
+"""A slot without what is the hypervisor's own, whose flags and type are read as one word: with the
+size, the shape of the access."""
 
 SPACE_OF = {
     layouts.IOREQ_TYPE_PIO: PORT,
@@ -75,17 +81,21 @@ class Slots:
         self._flags = page[FLAGS : FLAGS + SIZE * vcpus : SIZE]
         self._unpack = Struct(SLOT_WITH_SHAPE).unpack
         self._machine = machine
+        self._journal = machine.journal
         self._executor = executor
         self._answered = answered
-        self._tables: dict[int, Mapping[int, Entry]] = {}
+        self._shapes: dict[int, Shape] = {}
         for kind, space in SPACE_OF.items():
             for size in ALL_ONES:
                 shape = size << 16 | kind << 8 | READY
-                self._tables[shape | READS] = machine.spaces.reads[space, size]
-                self._tables[shape] = machine.spaces.writes[space, size]
+                reads, writes = (
+                    machine.spaces.reads[space, size],
+                    machine.spaces.writes[space, size],
+                )
+                self._shapes[shape | READS] = reads, True, INPROCESS | READS, ANSWERED | READS
+                self._shapes[shape] = writes, False, INPROCESS, ANSWERED
         self._waiting: dict[int, Deferral] = {}
         self._log = Log("server")
-        self.served = 0
         self.refused = 0
 
     def remote_port(self, vcpu: int) -> int:
@@ -111,17 +121,21 @@ class Slots:
 
         A slot that is not READY (a spurious event) is left alone.
         """
-        address, data, count, size, _, _, word = self._unpack(self._slots[vcpu])
-        table = self._tables.get(size << 16 | word)
-        if table is not None and count == 1:
+        address, data, count, size, word = self._unpack(self._slots[vcpu])
+        shape = self._shapes.get(size << 16 | word)
+        if shape is not None and count == 1:
+            table, reads, begun, answered = shape
             entry = table.get(address)
             if entry is not None:
-                access, settle, device = entry
-                flags = word & 0xFF
-                self._flags[vcpu] = flags + TO_INPROCESS
-                self.served += 1
+                access, settle, device, undo = entry
+                if undo is not None:
+                    if undo is not self._journal.current:
+                        self._journal.begin(undo)
+                    kept, live, _ = undo
+                    kept[:] = live
+                    self._flags[vcpu] = begun
                 try:
-                    if flags & READS:
+                    if reads:
                         value = access()
                         if settle is not None:
                             settle()
@@ -131,9 +145,9 @@ class Slots:
                         if settle is not None:
                             settle()
                 except Exception as error:
-                    request = Request(word >> 8, flags, address, data, count, size)
+                    request = Request(word >> 8, word & 0xFF, address, data, count, size)
                     return self._failed(vcpu, error, device, request)
-                self._flags[vcpu] = flags + TO_ANSWERED
+                self._flags[vcpu] = answered
                 return True
         if word & STATE != READY:
             return False
@@ -152,8 +166,10 @@ class Slots:
 
     def _serve_any(self, vcpu: int, offset: int, flags: int, request: Request) -> bool:
         """Serve a request of any shape by the general rules."""
+        space = SPACE_OF.get(request.kind)
+        found = None if space is None else self._machine.spaces.find(space, request.address)
+        self._journal.keep(None if found is None else found[0].device)
         self._page[offset + FLAGS] = flags + TO_INPROCESS
-        self.served += 1
         answer = ALL_ONES.get(request.size, ALL_ONES[8])
         self._machine.bus.last = None
         try:
@@ -199,12 +215,14 @@ class Slots:
     def _defer(self, vcpu: int, deferral: Deferral) -> None:
         """Leave the slot INPROCESS until the device completes the answer."""
         self._waiting[vcpu] = deferral
+        self._journal.deferred[vcpu] = 1
         reads = bool(self._flags[vcpu] & READS)
 
         def finish(value: int) -> None:
             if self._waiting.get(vcpu) is deferral:
                 del self._waiting[vcpu]
                 self._answer(vcpu * SIZE, value, reads)
+                self._journal.deferred[vcpu] = 0
                 self._answered(vcpu)
 
         deferral.attach(finish)
@@ -217,20 +235,46 @@ class Slots:
     def adopt(self, vcpu: int) -> bool:
         """Settle a slot that a dead predecessor left; says whether to notify the vCPU.
 
-        READY: nobody began it, it is served. INPROCESS: it may have been executed; a write is
-        answered without being repeated, a read is executed again, since it needs its answer.
-        RESPONSE_READY: answered, but perhaps never notified.
+        READY: nobody began it, or it was undone; it is served. INPROCESS: its device was to answer
+        later, or nothing is known of it; a write is answered without being repeated, a read is
+        executed again, since it needs its answer. RESPONSE_READY: answered, but perhaps never
+        notified.
         """
         flags = self._flags[vcpu]
         state = flags & STATE
         if state == INPROCESS and not flags & READS:
             self._answer(vcpu * SIZE, 0, reads=False)
+            self._journal.deferred[vcpu] = 0
             return True
         if state == INPROCESS:
             self._flags[vcpu] = flags & ~STATE | READY
+            self._journal.deferred[vcpu] = 0
         if state in (READY, INPROCESS):
             return self.serve(vcpu)
         return state == ANSWERED
+
+    def under_way(self) -> list[int]:
+        """The vCPUs whose requests were begun and are not answered."""
+        return [v for v, flags in enumerate(self._flags.tobytes()) if flags & STATE == INPROCESS]
+
+    def begin_again(self) -> None:
+        """Make what a dead predecessor had under way, and what was undone, READY again.
+
+        All of it before the first is served: from then on the journal is about that.
+        """
+        for vcpu in self.under_way() if self._journal.inherited else ():
+            if not self._journal.deferred[vcpu]:
+                self._flags[vcpu] = self._flags[vcpu] & ~STATE | READY
+
+    def abandon(self, device: Device) -> list[int]:
+        """Settle what ``device``, which is no more, had yet to answer; gives whom to notify.
+
+        It is as after the death of a predecessor: a read goes to whoever stands there now.
+        """
+        vcpus = [vcpu for vcpu, deferral in self._waiting.items() if deferral.device is device]
+        for vcpu in vcpus:
+            del self._waiting[vcpu]
+        return [vcpu for vcpu in vcpus if self.adopt(vcpu)]
 
     @property
     def untaken(self) -> int:
@@ -241,6 +285,7 @@ class Slots:
         """Answer every slot that still waits, at the end; gives the vCPUs to notify."""
         answered = []
         self._waiting.clear()
+        self._journal.deferred[:] = bytes(len(self._journal.deferred))
         for vcpu in range(self.vcpus):
             flags = self._flags[vcpu]
             if flags & STATE == READY:

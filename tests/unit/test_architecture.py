@@ -65,7 +65,9 @@ HEAVY = (
 START_UP = (
     "dm.control.main",
     "dm.control.process",
+    "dm.hypervisor.local.hypervisor",
     "dm.hypervisor.xen.hypervisor",
+    "dm.server.virtual",
     "devices.xenfv",
 )
 

@@ -6,7 +6,6 @@ accel/xen/xen-all.c (open everything, then xentoolcore_restrict_all).
 
 from __future__ import annotations
 
-import ctypes as c
 import os
 from errno import ESRCH
 from fcntl import LOCK_EX, flock
@@ -17,13 +16,14 @@ from dm.errors import HostError
 from dm.hypervisor.interface import Hypervisor, ServerPages
 from protocol import layouts
 
+from .ffi import U8, U16, U32, UINT, byref, get_errno
 from .library import CALL, DEVICEMODEL, EVTCHN, TOOLCORE, Library
 from .memory import ForeignMemory, MapCache
 from .store import XenStore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 __all__ = ["XenHypervisor"]
@@ -33,6 +33,8 @@ RUN_PREFIX = "ioreqd-"
 PHYSICAL_CPUS = "/sys/devices/system/xen_cpu"
 
 HVM_PARAM = Struct(layouts.HVM_PARAM_FORMAT)
+PORTS_LENGTH = 4 * (layouts.IOREQ_SLOT_COUNT + 1) * 2
+PACK_PORT = Struct("I").pack
 S0, S3 = 0, 3
 
 SHUTDOWN_REASONS = {
@@ -72,8 +74,8 @@ class XenHypervisor(Hypervisor):
 
     def vcpu_count(self) -> int:
         """See `Hypervisor.vcpu_count`."""
-        count = c.c_uint()
-        self._call("nr_vcpus", c.byref(count))
+        count = UINT()
+        self._call("nr_vcpus", byref(count))
         return min(count.value, layouts.IOREQ_SLOT_COUNT)
 
     def cpu_count(self) -> int:
@@ -104,8 +106,8 @@ class XenHypervisor(Hypervisor):
 
     def create_server(self) -> int:
         """See `Hypervisor.create_server`."""
-        server = c.c_uint16()
-        self._call("create_ioreq_server", layouts.BUFIOREQ_MODE_LEGACY, c.byref(server))
+        server = U16()
+        self._call("create_ioreq_server", layouts.BUFIOREQ_MODE_LEGACY, byref(server))
         return server.value
 
     def exclusive(self) -> Callable[[], None]:
@@ -138,9 +140,9 @@ class XenHypervisor(Hypervisor):
                     continue
 
     def _exists(self, domid: int) -> bool:
-        count = c.c_uint()
-        result = self._dm.function("nr_vcpus")(self._dm_handle, domid, c.byref(count))
-        return result == 0 or c.get_errno() != ESRCH
+        count = UINT()
+        result = self._dm.function("nr_vcpus")(self._dm_handle, domid, byref(count))
+        return result == 0 or get_errno() != ESRCH
 
     def server_ids(self) -> list[int]:
         """See `Hypervisor.server_ids`."""
@@ -171,7 +173,7 @@ class XenHypervisor(Hypervisor):
             address, mapped = self.foreign.map_resource(kind, server, first, 1)
         self._mapped[server] = mapped
         size = (layouts.IOREQ_SERVER_FRAME_IOREQ - first + 1) * page
-        view = memoryview((c.c_ubyte * size).from_address(address)).cast("B")
+        view = memoryview((U8 * size).from_address(address)).cast("B")
         synchronous = view[size - page :]
         return ServerPages(synchronous, view[:page] if size > page else None)
 
@@ -183,8 +185,8 @@ class XenHypervisor(Hypervisor):
 
     def buffered_port(self, server: int) -> int:
         """See `Hypervisor.buffered_port`."""
-        port = c.c_uint32(0)
-        self._call("get_ioreq_server_info", server, None, None, c.byref(port))
+        port = U32(0)
+        self._call("get_ioreq_server_info", server, None, None, byref(port))
         return port.value
 
     def enable_server(self, server: int, *, enabled: bool) -> None:
@@ -249,13 +251,15 @@ class XenHypervisor(Hypervisor):
         self.suspended = False
 
     def _set_sleep_state(self, state: int) -> None:
+        from ctypes import memmove
+
         call = Library(*CALL)
         handle = call.call("_open", self._where, None, 0)
         buffer = None
         try:
             buffer = call.call("_alloc_buffer", self._where, handle, HVM_PARAM.size)
             argument = HVM_PARAM.pack(self.domid, 0, layouts.HVM_PARAM_ACPI_S_STATE, state)
-            c.memmove(buffer, argument, HVM_PARAM.size)
+            memmove(buffer, argument, HVM_PARAM.size)
             call.call(
                 "2", self._where, handle, layouts.HYPERCALL_HVM_OP, layouts.HVM_OP_SET_PARAM, buffer
             )
@@ -278,7 +282,18 @@ class XenHypervisor(Hypervisor):
     def notify(self, port: int) -> None:
         """See `Hypervisor.notify`."""
         if self._notify(self._events_handle, port) < 0:
-            raise self._events.error("notify", f"{self._where}, port {port}", c.get_errno())
+            raise self._events.error("notify", f"{self._where}, port {port}", get_errno())
+
+    def events(self) -> Sequence[int]:
+        """See `Hypervisor.events`: reading gives ports and masks them (drivers/xen/evtchn.c)."""
+        try:
+            return memoryview(os.read(self.event_fd, PORTS_LENGTH)).cast("I")
+        except BlockingIOError:
+            return ()
+
+    def unmask(self, ports: Sequence[int]) -> None:
+        """See `Hypervisor.unmask`: ports that are written back are unmasked."""
+        os.write(self.event_fd, b"".join(map(PACK_PORT, ports)))
 
     def set_dirty_log(self, *, enabled: bool) -> None:
         """See `Hypervisor.set_dirty_log`."""

@@ -6,10 +6,11 @@ xendevicemodel.h, xenforeignmemory.h, xenevtchn.h, xenstore.h and xentoolcore.h.
 
 from __future__ import annotations
 
-import ctypes as c
 import os
 
 from dm.errors import HostError
+
+from .ffi import BOOL, INT, POINTER, STRING, U8, U16, U32, U64, UINT, ULONG, SharedObject, get_errno
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,9 +28,8 @@ __all__ = [
     "Library",
 ]
 
-HANDLE, INT, UINT = c.c_void_p, c.c_int, c.c_uint
-U8, U16, U32, U64 = c.c_uint8, c.c_uint16, c.c_uint32, c.c_uint64
-DOMID = c.c_uint16
+HANDLE, SIZE = POINTER, U64
+DOMID = U16
 DM = (HANDLE, DOMID)
 
 
@@ -54,32 +54,29 @@ class Library:
 
     def _load(self) -> dict[str, Any]:
         try:
-            library = c.CDLL(self.soname, use_errno=True)
+            library = SharedObject(self.soname)
         except OSError as error:
             raise HostError(f"cannot load {self.soname}: {error}") from None
         functions = {}
         for name, result, arguments in self.prototypes:
             try:
-                function = getattr(library, self.prefix + name)
+                functions[name] = library.function(self.prefix + name, result, arguments)
             except AttributeError:
                 raise HostError(f"{self.soname} has no {self.prefix}{name}") from None
-            function.restype = result
-            function.argtypes = arguments
-            functions[name] = function
         return functions
 
     def open(self, *arguments: object) -> Any:
         """Call the library's open function."""
         handle = self.function("open")(*arguments)
         if not handle:
-            raise self.error("open", "", c.get_errno())
+            raise self.error("open", "", get_errno())
         return handle
 
     def call(self, name: str, domain: str, *arguments: object) -> Any:
         """Call a function; HostError when it fails. ``domain`` goes into the message."""
         result = self.function(name)(*arguments)
         if result is None or result is False or (result is not True and result < 0):
-            raise self.error(name, domain, c.get_errno())
+            raise self.error(name, domain, get_errno())
         return result
 
     def error(self, name: str, domain: str, errno: int) -> HostError:
@@ -94,11 +91,11 @@ DEVICEMODEL = (
     (
         ("open", HANDLE, (HANDLE, UINT)),
         ("close", INT, (HANDLE,)),
-        ("create_ioreq_server", INT, (*DM, INT, c.POINTER(U16))),
+        ("create_ioreq_server", INT, (*DM, INT, POINTER)),
         (
             "get_ioreq_server_info",
             INT,
-            (*DM, U16, c.POINTER(U64), c.POINTER(U64), c.POINTER(U32)),
+            (*DM, U16, POINTER, POINTER, POINTER),
         ),
         ("map_io_range_to_ioreq_server", INT, (*DM, U16, INT, U64, U64)),
         ("unmap_io_range_from_ioreq_server", INT, (*DM, U16, INT, U64, U64)),
@@ -113,7 +110,7 @@ DEVICEMODEL = (
         ("modified_memory", INT, (*DM, U64, U32)),
         ("set_mem_type", INT, (*DM, INT, U64, U32)),
         ("shutdown", INT, (*DM, UINT)),
-        ("nr_vcpus", INT, (*DM, c.POINTER(UINT))),
+        ("nr_vcpus", INT, (*DM, POINTER)),
         ("restrict", INT, DM),
     ),
 )
@@ -127,13 +124,13 @@ FOREIGNMEMORY = (
         (
             "map",
             HANDLE,
-            (HANDLE, U32, INT, c.c_size_t, c.POINTER(U64), c.POINTER(INT)),
+            (HANDLE, U32, INT, SIZE, POINTER, POINTER),
         ),
-        ("unmap", INT, (HANDLE, HANDLE, c.c_size_t)),
+        ("unmap", INT, (HANDLE, HANDLE, SIZE)),
         (
             "map_resource",
             HANDLE,
-            (HANDLE, DOMID, UINT, UINT, c.c_ulong, c.c_ulong, c.POINTER(HANDLE), INT, INT),
+            (HANDLE, DOMID, UINT, UINT, ULONG, ULONG, POINTER, INT, INT),
         ),
         ("unmap_resource", INT, (HANDLE, HANDLE)),
     ),
@@ -159,7 +156,7 @@ CALL = (
         ("_open", HANDLE, (HANDLE, UINT)),
         ("_close", INT, (HANDLE,)),
         ("2", INT, (HANDLE, UINT, U64, U64)),
-        ("_alloc_buffer", HANDLE, (HANDLE, c.c_size_t)),
+        ("_alloc_buffer", HANDLE, (HANDLE, SIZE)),
         ("_free_buffer", None, (HANDLE, HANDLE)),
     ),
 )
@@ -168,11 +165,11 @@ STORE = (
     "libxenstore.so.4",
     "xs_",
     (
-        ("open", HANDLE, (c.c_ulong,)),
+        ("open", HANDLE, (ULONG,)),
         ("close", None, (HANDLE,)),
-        ("read", HANDLE, (HANDLE, U32, c.c_char_p, c.POINTER(UINT))),
-        ("write", c.c_bool, (HANDLE, U32, c.c_char_p, c.c_char_p, UINT)),
-        ("rm", c.c_bool, (HANDLE, U32, c.c_char_p)),
+        ("read", HANDLE, (HANDLE, U32, STRING, POINTER)),
+        ("write", BOOL, (HANDLE, U32, STRING, STRING, UINT)),
+        ("rm", BOOL, (HANDLE, U32, STRING)),
     ),
 )
 

@@ -8,12 +8,12 @@ back, so IOREQ_TYPE_INVALIDATE drops everything.
 
 from __future__ import annotations
 
-import ctypes as c
 from mmap import PROT_READ, PROT_WRITE
 
 from dm.device.platform import GuestMemory
 from dm.errors import GuestError
 
+from .ffi import INT, POINTER, U8, U64, byref
 from .library import FOREIGNMEMORY, Library
 
 TYPE_CHECKING = False
@@ -44,8 +44,8 @@ class ForeignMemory:
 
     def map_pages(self, first_gfn: int, count: int) -> tuple[int, bytes]:
         """Map ``count`` GFNs; gives the address and, for each page, 1 if it is there, else 0."""
-        gfns = (c.c_uint64 * count)(*range(first_gfn, first_gfn + count))
-        errors = (c.c_int * count)()
+        gfns = (U64 * count)(*range(first_gfn, first_gfn + count))
+        errors = (INT * count)()
         address = self.library.call(
             "map",
             f"domain {self.domid}",
@@ -64,7 +64,7 @@ class ForeignMemory:
 
     def map_resource(self, kind: int, resource: int, frame: int, count: int) -> tuple[int, Any]:
         """Map frames of a resource (XENMEM_acquire_resource); gives the address and a handle."""
-        address = c.c_void_p()
+        address = POINTER()
         mapped = self.library.call(
             "map_resource",
             f"domain {self.domid}",
@@ -74,7 +74,7 @@ class ForeignMemory:
             resource,
             frame,
             count,
-            c.byref(address),
+            byref(address),
             PROT_READ | PROT_WRITE,
             0,
         )
@@ -98,7 +98,7 @@ class _Bucket:
         self.address = address
         self.present = present
         size = len(present) << PAGE_SHIFT
-        self.view = memoryview((c.c_ubyte * size).from_address(address)).cast("B")
+        self.view = memoryview((U8 * size).from_address(address)).cast("B")
 
 
 class MapCache(GuestMemory):

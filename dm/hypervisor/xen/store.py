@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes as c
 from errno import ENOENT
 
 from dm.hypervisor.interface import Store
 
+from .ffi import POINTER, UINT, SharedObject, byref, get_errno
 from .library import STORE, Library
 
 __all__ = ["XenStore"]
@@ -18,22 +18,21 @@ class XenStore(Store):
     def __init__(self) -> None:
         self._library = Library(*STORE)
         self._handle = self._library.open(0)
-        self._free = c.CDLL(None).free
-        self._free.argtypes = (c.c_void_p,)
-        self._free.restype = None
 
     def read(self, path: str) -> str | None:
         """See `Store.read`."""
-        length = c.c_uint()
-        pointer = self._library.function("read")(self._handle, 0, path.encode(), c.byref(length))
+        from ctypes import string_at
+
+        length = UINT()
+        pointer = self._library.function("read")(self._handle, 0, path.encode(), byref(length))
         if not pointer:
-            if c.get_errno() == ENOENT:
+            if get_errno() == ENOENT:
                 return None
-            raise self._library.error("read", path, c.get_errno())
+            raise self._library.error("read", path, get_errno())
         try:
-            return c.string_at(pointer, length.value).decode("utf-8", "replace")
+            return string_at(pointer, length.value).decode("utf-8", "replace")
         finally:
-            self._free(pointer)
+            SharedObject(None).function("free", None, (POINTER,))(pointer)
 
     def write(self, path: str, value: str) -> None:
         """See `Store.write`."""
@@ -43,7 +42,7 @@ class XenStore(Store):
     def remove(self, path: str) -> None:
         """See `Store.remove`."""
         if not self._library.function("rm")(self._handle, 0, path.encode()):
-            errno = c.get_errno()
+            errno = get_errno()
             if errno != ENOENT:
                 raise self._library.error("rm", path, errno)
 

@@ -14,6 +14,7 @@ from dm.device.platform import MEMORY, PCI, PORT
 from dm.errors import HostError
 from dm.hypervisor.xen import hypervisor as module
 from dm.hypervisor.xen import memory as memory_module
+from dm.hypervisor.xen.ffi import POINTER
 from dm.hypervisor.xen.hypervisor import XenHypervisor
 from dm.hypervisor.xen.library import Library
 
@@ -37,14 +38,14 @@ class Xen:
         errno = self.errors.get(name, 0)
         if errno:
             c.set_errno(errno)
-            return None if restype is c.c_void_p else -1
+            return None if restype is POINTER else -1
         if name in self.deeds:
             return self.deeds[name](*arguments)
         if name == "xenevtchn_fd":
             return self.fd
         if name == "xencall_alloc_buffer":
             return c.addressof(self.buffer)
-        return 0x1000 if restype is c.c_void_p else 0
+        return 0x1000 if restype is POINTER else 0
 
     def named(self, *names: str) -> list[tuple[Any, ...]]:
         return [call for call in self.calls if call[0].endswith(names)]

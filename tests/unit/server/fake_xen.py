@@ -12,7 +12,7 @@ import select
 import socket
 import struct
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from errno import EEXIST, EINVAL, ENOENT, ENOSPC, ENOTCONN
 from pathlib import Path
 
@@ -337,6 +337,12 @@ class FakeXen(Hypervisor):
         self.notified.append(port)
         if channel.vcpu is not None:
             channel.server.woken.add(channel.vcpu)
+
+    def events(self) -> Sequence[int]:
+        return self.announced()
+
+    def unmask(self, ports: Sequence[int]) -> None:
+        os.write(self.event_fd, struct.pack(f"{len(ports)}I", *ports))
 
     def raise_port(self, port: int) -> None:
         """An event for a local port: announced once, until it is written back."""

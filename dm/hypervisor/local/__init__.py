@@ -1,0 +1,1 @@
+"""The stand-alone hypervisor as the other side: `ioreqd-dm -accel local,path=SOCKET`."""

@@ -1,0 +1,103 @@
+"""The guest's RAM as one mapped memory file, with its regions; and the dirty log.
+
+Which guest-physical addresses are RAM, and where in the file they are, is the hypervisor's to say;
+it says so again after the guest gave pages back (IOREQ_TYPE_INVALIDATE).
+"""
+
+from __future__ import annotations
+
+from mmap import mmap
+from struct import Struct
+
+from dm.device.platform import GuestMemory
+from dm.errors import GuestError, HostError
+from protocol import layouts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["LocalMemory"]
+
+PAGE_SHIFT = 12
+LONGEST_ACCESS = 16 << 20
+"""Bytes of one access, as on Xen: a device that is limited here is limited there."""
+REGION = Struct(layouts.LOCAL_REGION_FORMAT)
+
+
+class LocalMemory(GuestMemory):
+    """RAM in the file ``descriptor``, which stays the caller's.
+
+    ``ask`` gives the LOCAL_REGIONs, packed one after the other. ``modified`` is told (first GFN,
+    count) of what was written while ``dirty_log`` is on.
+    """
+
+    def __init__(
+        self, descriptor: int, ask: Callable[[], bytes], modified: Callable[[int, int], None]
+    ) -> None:
+        self._descriptor = descriptor
+        self._ask = ask
+        self._modified = modified
+        self._map: mmap | None = None
+        self._regions: list[tuple[int, int, int]] = []
+        self.dirty_log = False
+
+    def take(self, packed: bytes) -> None:
+        """Use these LOCAL_REGIONs from now on; HostError when they are not in the file."""
+        regions = [
+            (gpa, gpa + length, offset) for gpa, length, offset in REGION.iter_unpack(packed)
+        ]
+        size = max((end - gpa + offset for gpa, end, offset in regions), default=0)
+        if size and (self._map is None or len(self._map) < size):
+            try:
+                self._map = mmap(self._descriptor, size)
+            except (OSError, ValueError) as error:
+                raise HostError(f"mmap of {size} bytes of guest memory: {error}") from None
+        self._regions = sorted(regions)
+
+    def read(self, gpa: int, length: int) -> bytes:
+        """See `GuestMemory.read`."""
+        memory = self._map
+        pieces = self._pieces(gpa, length)
+        if memory is None or not pieces:
+            return b""
+        if len(pieces) == 1:
+            at, end = pieces[0]
+            return memory[at:end]
+        return b"".join([memory[at:end] for at, end in pieces])
+
+    def write(self, gpa: int, data: bytes | bytearray | memoryview[int]) -> None:
+        """See `GuestMemory.write`."""
+        memory = self._map
+        position = 0
+        for at, end in self._pieces(gpa, len(data)):
+            if memory is not None:
+                memory[at:end] = data[position : position + end - at]
+            position += end - at
+        if self.dirty_log and data:
+            first = gpa >> PAGE_SHIFT
+            self._modified(first, (gpa + len(data) - 1 >> PAGE_SHIFT) - first + 1)
+
+    def _pieces(self, gpa: int, length: int) -> list[tuple[int, int]]:
+        """Where in the file ``length`` bytes at ``gpa`` are: runs of (first, end) offsets."""
+        if length < 0 or length > LONGEST_ACCESS:
+            raise GuestError(f"an access of {length} bytes is too long")
+        pieces = []
+        for first, end, offset in self._regions:
+            if length and first <= gpa < end:
+                taken = min(length, end - gpa)
+                pieces.append((offset + gpa - first, offset + gpa - first + taken))
+                gpa += taken
+                length -= taken
+        if length:
+            raise GuestError(f"GFN {gpa >> PAGE_SHIFT:#x} is not RAM")
+        return pieces
+
+    def invalidate(self) -> None:
+        """See `GuestMemory.invalidate`."""
+        self.take(self._ask())
+
+    def close(self) -> None:
+        """Give the mapping up."""
+        self._regions = []
+        self._map = None
