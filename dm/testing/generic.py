@@ -1,11 +1,9 @@
 """The rules that hold for every device, whatever it is, as tests that need only its class.
 
-    RULES = generic_device_tests(lambda: Ticker("ticker"))
+    TestTicker = generic_device_tests(Ticker, addr="4")
 
-    @pytest.mark.parametrize("rule", RULES)
-    def test_generic(rule): RULES[rule]()
-
-Every failure names the device, the rule, the seed and, where there is one, the step.
+is a class that pytest collects: one test for each rule and seed. Every failure names the device,
+the rule, the seed and, where there is one, the step: what was accessed, and which register it was.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from logging import CRITICAL, getLogger
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from dm.device.device import Deferral
+from dm.device.deferral import Deferral
 from dm.device.pci import PciDevice
 from dm.device.register import RegisterSlot
 from dm.device.window import Window
@@ -32,7 +30,10 @@ if TYPE_CHECKING:
 
     Factory = Callable[[], Device]
 
-__all__ = ["RULES", "generic_device_tests"]
+__all__ = ["RULES", "generic_device_tests", "rules_of"]
+
+__tracebackhide__ = True
+"""pytest shows the device's frames, not this file's."""
 
 STEPS = 600
 """Random steps per rule and seed."""
@@ -42,12 +43,33 @@ CLONES = 8
 
 
 def generic_device_tests(
-    factory: Factory, seeds: Iterable[int] = range(3)
-) -> dict[str, Callable[[], None]]:
-    """The generic tests of the device that ``factory`` constructs, by name; call each once.
+    device: type[Device] | Factory, *, seeds: Iterable[int] = range(3), **options: Any
+) -> type:
+    """A class of pytest tests: every rule, each with every seed, for one device.
 
-    ``factory`` gives a new, unbound device at each call. A failing test raises AssertionError.
+    ``device``: a device class, constructed with ``options``, or anything that gives a new, unbound
+    device at each call. ``seeds``: of the random guests; a failure names the one that failed.
     """
+    import pytest
+
+    def factory() -> Device:
+        return device(**options)
+
+    def test_of(rule: Callable[[Factory, int], None]) -> Callable[[object, int], None]:
+        def test(self: object, seed: int) -> None:
+            _check(rule, factory, seed)
+
+        test.__doc__ = rule.__doc__
+        marked: Callable[[object, int], None] = pytest.mark.parametrize("seed", list(seeds))(test)
+        return marked
+
+    name = getattr(device, "__name__", "Device")
+    tests = {f"test_{rule.__name__}": test_of(rule) for rule in RULES}
+    return type(f"Test{name}", (), {"__doc__": f"The generic tests of {name}.", **tests})
+
+
+def rules_of(factory: Factory, seeds: Iterable[int] = range(3)) -> dict[str, Callable[[], None]]:
+    """The same tests by name, for whoever has no pytest; a failing one raises AssertionError."""
     return {
         f"{rule.__name__.replace('_', ' ')}, seed {seed}": partial(_check, rule, factory, seed)
         for rule in RULES
@@ -62,8 +84,10 @@ def _check(rule: Callable[[Factory, int], None], factory: Factory, seed: int) ->
     try:
         rule(factory, seed)
     except Exception as error:
+        cause = error.__cause__ if isinstance(error, AssertionError) else error
+        # Of the chain only the device's own part is kept: what the rule did, the message says.
         what = f"{type(factory()).__name__}, {rule.__name__.replace('_', ' ')}, seed {seed}"
-        raise AssertionError(f"{what}: {_told(error)}") from error
+        raise AssertionError(f"{what}: {_told(error)}") from cause
     finally:
         log.setLevel(level)
 
@@ -80,11 +104,24 @@ def _observe(session: Session, step: Step, number: int) -> Observation:
         raise AssertionError(f"step {number}, {session.last}: {_told(error)}") from error
 
 
+def _difference(seen: Observation, expected: Observation) -> str:
+    """What of an observation is other than expected, by name."""
+    return ", ".join(
+        f"{name} {_shown(mine)} instead of {_shown(theirs)}"
+        for name, mine, theirs in zip(Observation._fields, seen, expected, strict=True)
+        if mine != theirs
+    )
+
+
+def _shown(value: object) -> str:
+    return f"{value:#x}" if isinstance(value, int) else repr(value)
+
+
 def _same(one: Session, other: Session, following: Iterable[Step], number: int) -> int:
     """Both do the same steps and must show the same; gives the number of the next step."""
     for step in following:
         seen, expected = _observe(other, step, number), _observe(one, step, number)
-        assert seen == expected, f"step {number}, {one.last}: {seen} instead of {expected}"
+        assert seen == expected, f"step {number}, {one.last}: {_difference(seen, expected)}"
         number += 1
     changed = other.changed_cells(one.cells())
     assert not changed, f"step {number}: {changed} differ"
@@ -100,7 +137,7 @@ def accesses_never_raise(factory: Factory, seed: int) -> None:
         settled = session.levels(), len(session.bench.platform.msis)
         session.device.settle()
         again = session.levels(), len(session.bench.platform.msis)
-        assert settled == again, f"step {number}: a line was not settled ({step.kind})"
+        assert settled == again, f"step {number}, {session.last}: a line was not settled"
     assert not session.bench.machine.errors, "an error was contained"
 
 
@@ -117,8 +154,9 @@ def interrupt_levels_are_derived(factory: Factory, seed: int) -> None:
             window.wanted()
         session.bench.machine.after_load()
         changed = session.changed_cells(cells)
-        assert not changed, f"step {number}: {changed} changed with nothing happening"
-        assert session.levels() == levels, f"step {number}: re-driving changed a line"
+        where = f"step {number}, after {session.last}"
+        assert not changed, f"{where}: {changed} changed with nothing happening"
+        assert session.levels() == levels, f"{where}: re-driving changed a line"
 
 
 def a_reload_changes_no_later_answer(factory: Factory, seed: int) -> None:

@@ -11,7 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
 from dm.device.character import LiveCharacter
-from dm.device.device import Deferral
+from dm.device.deferral import Deferral
 from dm.device.pci import PciDevice
 from dm.device.platform import MEMORY, PCI, PORT
 from dm.device.window import MmioBar, PortBar
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     Factory = Callable[[], Device]
 
 __all__ = ["Access", "Observation", "Session", "Step", "steps"]
+
+__tracebackhide__ = True
+"""pytest shows the device's frames, not this file's."""
 
 SIZES = {PORT: (1, 2, 4), MEMORY: (1, 2, 4, 8), PCI: (1, 2, 4)}
 """Bytes per element that a guest's instruction can have, by space."""
@@ -218,10 +221,7 @@ class Session:
         """Make ``access``; gives what a read reads, after checking that it can be that."""
         bus = self.bench.machine.bus
         kind, space, address, size, count, direction, data = access
-        self.last = (
-            f"{kind} at {address:#x} ({bus.describe(space, address)}), {size} bytes x {count}"
-            f"{f' going {direction}' if direction else ''}{f', {data.hex()}' if data else ''}"
-        )
+        self.last = _told(access, bus.describe(space, address))
         if kind == "read":
             answer = bus.read(space, address, size)
             assert 0 <= answer < 1 << 8 * size, f"{answer:#x} does not fit into {size} bytes"
@@ -253,6 +253,8 @@ class Session:
                 return
             bench.host_time += max(deadline - machine.clock.now(), 0)
             for timer in machine.timers.due():
+                name = next(n for n, v in self.device.__dict__.items() if v is timer)
+                self.last = f"advance, timer {name}"
                 timer.handler()
 
     def _feed(self, random: Random) -> None:
@@ -282,6 +284,16 @@ class Session:
             if isinstance(declaration, MmioBar) and declaration.bits == 64:
                 self.bench.config_write(device.devfn, register + 4, 0)
         self.bench.config_write(device.devfn, 0x04, 0x7, 2)
+
+
+def _told(access: Access, register: str) -> str:
+    """An access in words: what it was, where, and on which register."""
+    kind, _, address, size, times, step, data = access
+    written = f" of {int.from_bytes(data, 'little'):#x}" if data and times == 1 else ""
+    shape = f"{size} byte{'s' if size > 1 else ''}" + (f", {times} times" if times > 1 else "")
+    going = ", descending" if step < 0 else ""
+    noise = f": {data.hex()}" if times > 1 and data else ""
+    return f"{kind}{written} at {address:#x} ({register}, {shape}{going}){noise}"
 
 
 def _value(random: Random, size: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .qtest import qemu
+from .oracle import random
+from .qtest import monitored, qemu
 
-__all__ = ["qemu"]
+__all__ = ["monitored", "qemu", "random"]

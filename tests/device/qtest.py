@@ -6,11 +6,14 @@ one sequence of accesses to QEMU's device and to ours and compares the answers.
 
 from __future__ import annotations
 
+import json
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from types import TracebackType
-from typing import IO
+from typing import IO, Any, NamedTuple
 
 import pytest
 
@@ -18,14 +21,25 @@ BINARY = "qemu-system-x86_64"
 PORT_COMMANDS = {1: "b", 2: "w", 4: "l"}
 MEMORY_COMMANDS = {1: "b", 2: "w", 4: "l", 8: "q"}
 
+BATCH_BYTES = 60_000
+"""Bytes of requests that may be under way at once; a pipe holds 65,536."""
+
 StartQemu = Callable[..., "Qtest"]
+
+
+class Answer(NamedTuple):
+    """What follows ``OK``, and the changes of intercepted inputs, (number, level), before it."""
+
+    text: str
+    changes: list[tuple[int, int]]
 
 
 class Qtest:
     """A QEMU of machine type pc with ``arguments``, talked to over its qtest interface.
 
     ``pass_fds``: descriptors that QEMU inherits (``-chardev socket,fd=N``). ``irqs`` holds the
-    levels seen on the intercepted interrupt inputs, ``changes`` every change in order.
+    levels seen on the intercepted interrupt inputs, ``changes`` every change in order (but those
+    of `batch`, which are with its answers).
     """
 
     def __init__(self, *arguments: str, pass_fds: Sequence[int] = ()) -> None:
@@ -59,18 +73,32 @@ class Qtest:
 
     def command(self, text: str) -> str:
         """Send one request; what follows ``OK`` in the answer."""
-        self._input.write(text.encode() + b"\n")
+        answer = self.batch([text])[0]
+        self.changes += answer.changes
+        return answer.text
+
+    def batch(self, lines: Sequence[str]) -> list[Answer]:
+        """Send all of ``lines`` in one write; the answer to each, in order.
+
+        More than `BATCH_BYTES` are refused, for then both sides may wait for each other.
+        """
+        data = "\n".join(lines).encode() + b"\n"
+        assert len(lines) == 1 or len(data) <= BATCH_BYTES, "too much at once"
+        self._input.write(data)
         self._input.flush()
+        return [self._answer(line) for line in lines]
+
+    def _answer(self, request: str) -> Answer:
+        changes: list[tuple[int, int]] = []
         while True:
             words = self._output.readline().decode().split(None, 1)
-            if words and words[0] == "IRQ":
-                change, number = words[1].split()
-                self.irqs[int(number)] = int(change == "raise")
-                self.changes.append((int(number), int(change == "raise")))
-            elif words and words[0] == "OK":
-                return words[1].strip() if len(words) > 1 else ""
-            else:
-                raise AssertionError(f"{text!r} was answered with {words}")
+            if words and words[0] == "OK":
+                return Answer(words[1].strip() if len(words) > 1 else "", changes)
+            if not words or words[0] != "IRQ":
+                raise AssertionError(f"{request!r} was answered with {words}")
+            change, number = words[1].split()
+            changes.append((int(number), int(change == "raise")))
+            self.irqs[int(number)] = int(change == "raise")
 
     def in_(self, port: int, size: int = 1) -> int:
         """IN of ``size`` bytes."""
@@ -169,6 +197,45 @@ class Qtest:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class Monitor:
+    """A QMP connection. ``events`` gathers what was reported, oldest first."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._stream = connection.makefile("rw")
+        self._stream.readline()
+        self.events: list[dict[str, Any]] = []
+        self.execute("qmp_capabilities")
+
+    def execute(self, command: str, **arguments: object) -> Any:
+        """What the command returns; AssertionError when it fails."""
+        self._stream.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+        self._stream.flush()
+        while "return" not in (answer := json.loads(self._stream.readline())):
+            assert "event" in answer, answer
+            self.events.append(answer)
+        return answer["return"]
+
+
+StartMonitored = Callable[..., tuple[Qtest, Monitor]]
+
+
+@pytest.fixture
+def monitored(qemu: StartQemu) -> Iterator[StartMonitored]:
+    """As `qemu`, but gives the `Qtest` and a `Monitor`."""
+    with ExitStack() as ends:
+
+        def start(*arguments: str) -> tuple[Qtest, Monitor]:
+            ours, theirs = socket.socketpair()
+            ends.enter_context(ours)
+            with theirs:
+                chardev = f"socket,id=monitor,fd={theirs.fileno()}"
+                options = ("-chardev", chardev, "-mon", "chardev=monitor,mode=control")
+                other = qemu(*options, *arguments, pass_fds=(theirs.fileno(),))
+            return other, Monitor(ours)
+
+        yield start
 
 
 @pytest.fixture

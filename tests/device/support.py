@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from dm.device.device import Device
 from dm.machine.fakes import TestBench
 
-from .qtest import Qtest
+from .qtest import MEMORY_COMMANDS, PORT_COMMANDS, Qtest
 
 
 def restored(bench: TestBench, *devices: Device) -> TestBench:
@@ -21,12 +21,45 @@ def restored(bench: TestBench, *devices: Device) -> TestBench:
     return other
 
 
+class Access(Protocol):
+    """One access that both sides can make; without a value it reads."""
+
+    @property
+    def ignored(self) -> int:
+        """The bits of what is read that are not compared."""
+
+    def requests(self) -> list[str]:
+        """The qtest requests; the answer to the last one is the access's."""
+
+    def perform(self, bench: TestBench) -> int:
+        """Make it on the bench; what a read reads, 0 for a write."""
+
+    def parse(self, answer: str) -> int:
+        """The same number from QEMU's answer."""
+
+
 class PortAccess(NamedTuple):
     """One IN or, with a value, one OUT."""
 
     port: int
     size: int
     value: int | None = None
+    ignored: int = 0
+
+    def requests(self) -> list[str]:
+        letter = PORT_COMMANDS[self.size]
+        if self.value is None:
+            return [f"in{letter} {self.port:#x}"]
+        return [f"out{letter} {self.port:#x} {self.value:#x}"]
+
+    def perform(self, bench: TestBench) -> int:
+        if self.value is None:
+            return bench.read(self.port, self.size)
+        bench.write(self.port, self.value, self.size)
+        return 0
+
+    def parse(self, answer: str) -> int:
+        return int(answer or "0", 0)
 
 
 class ConfigAccess(NamedTuple):
@@ -36,6 +69,68 @@ class ConfigAccess(NamedTuple):
     register: int
     size: int
     value: int | None = None
+    ignored: int = 0
+
+    def requests(self) -> list[str]:
+        latch = 1 << 31 | self.devfn << 8 | self.register & ~3
+        data = PortAccess(0xCFC + (self.register & 3), self.size, self.value)
+        return [f"outl 0xcf8 {latch:#x}", *data.requests()]
+
+    def perform(self, bench: TestBench) -> int:
+        if self.value is None:
+            return bench.config_read(self.devfn, self.register, self.size)
+        bench.config_write(self.devfn, self.register, self.value, self.size)
+        return 0
+
+    def parse(self, answer: str) -> int:
+        return int(answer or "0", 0)
+
+
+class MemoryAccess(NamedTuple):
+    """One load or, with a value, one store of what is not RAM."""
+
+    gpa: int
+    size: int
+    value: int | None = None
+    ignored: int = 0
+
+    def requests(self) -> list[str]:
+        letter = MEMORY_COMMANDS[self.size]
+        if self.value is None:
+            return [f"read{letter} {self.gpa:#x}"]
+        return [f"write{letter} {self.gpa:#x} {self.value:#x}"]
+
+    def perform(self, bench: TestBench) -> int:
+        if self.value is None:
+            return bench.load(self.gpa, self.size)
+        bench.store(self.gpa, self.value, self.size)
+        return 0
+
+    def parse(self, answer: str) -> int:
+        return int(answer or "0", 0)
+
+
+class RamAccess(NamedTuple):
+    """Guest RAM read or, with a value, written."""
+
+    gpa: int
+    size: int
+    value: bytes | None = None
+    ignored: int = 0
+
+    def requests(self) -> list[str]:
+        if self.value is None:
+            return [f"read {self.gpa:#x} {self.size:#x}"]
+        return [f"write {self.gpa:#x} {self.size:#x} 0x{self.value.hex()}"]
+
+    def perform(self, bench: TestBench) -> int:
+        if self.value is None:
+            return int.from_bytes(bench.memory.read(self.gpa, self.size), "big")
+        bench.memory.write(self.gpa, self.value)
+        return 0
+
+    def parse(self, answer: str) -> int:
+        return int(answer or "0", 0)
 
 
 def port_difference(qemu: Qtest, bench: TestBench, access: PortAccess) -> str | None:
@@ -52,7 +147,7 @@ def config_difference(
     qemu: Qtest, bench: TestBench, access: ConfigAccess, ignored: bytes
 ) -> str | None:
     """The same for configuration space; ``ignored`` has the bits of each register set to skip."""
-    devfn, register, size, value = access
+    devfn, register, size, value, _ = access
     if value is not None:
         qemu.config_write(devfn, register, value, size)
         bench.config_write(devfn, register, value, size)

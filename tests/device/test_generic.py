@@ -10,7 +10,7 @@ import pytest
 
 import devices
 from dm import Device
-from dm.testing import generic_device_tests
+from dm.testing import rules_of
 
 SEEDS = range(3)
 
@@ -32,7 +32,7 @@ def device_classes() -> Iterator[type[Device]]:
 CASES: dict[str, Callable[[], None]] = {
     f"{cls.__name__}: {name}": test
     for cls in device_classes()
-    for name, test in generic_device_tests(cls, SEEDS).items()
+    for name, test in rules_of(cls, SEEDS).items()
 }
 
 

@@ -18,7 +18,7 @@ from dm import (
     Timer,
     Transient,
 )
-from dm.testing import generic_device_tests
+from dm.testing import rules_of
 from tests.unit.machine.specimens import Gadget, Leaf
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Faulty(Device):
 def broken(fault: str) -> dict[str, str]:
     """Rule -> message of the generic tests that a device with this fault fails."""
     failed = {}
-    tests = generic_device_tests(lambda: Faulty("faulty", fault=fault), seeds=(7,))
+    tests = rules_of(lambda: Faulty("faulty", fault=fault), seeds=(7,))
     for name, test in tests.items():
         try:
             test()
@@ -133,7 +133,7 @@ def test_a_sound_device_passes() -> None:
 
 @pytest.mark.parametrize("cls", [Gadget, Leaf])
 def test_other_sound_devices_pass(cls: Callable[[], Device]) -> None:
-    for test in generic_device_tests(cls, seeds=(1,)).values():
+    for test in rules_of(cls, seeds=(1,)).values():
         test()
 
 

@@ -268,10 +268,10 @@ class TestPciHotplug:
         bench, device = with_pm_base()
         ejected: list[int] = []
         device.ejected = ejected.append
-        bench.write(0xAE08, 0xFFFFFFFF, 4)
+        bench.write(0xAE08, 0xFFFFFFFC, 4)
         assert ejected == [2]
 
-    @pytest.mark.parametrize("value", [0, 0b11])
+    @pytest.mark.parametrize("value", [0, 0b11, 0xFFFFFFFF])
     def test_a_fixed_slot_is_not_ejected(self, value: int) -> None:
         bench, device = with_pm_base()
         ejected: list[int] = []

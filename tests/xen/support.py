@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dm.errors import HostError
+from tools.prototype.guest_build import build_guest
 from tools.xenlab import Command, Lab, Result
 
 __all__ = ["COMMON", "GUESTS", "IOREQD", "Guest", "Host", "XenLog", "build_firmware"]
@@ -28,20 +29,12 @@ GUESTS = COMMON / "guests"
 IOREQD = "/usr/local/bin/ioreqd-dm"
 
 _GUEST_LINE = re.compile(r"\(d(\d+)\) (?:\[[^]]*\] )?(.*)")
-_COMPILER = (
-    *("gcc", "-std=gnu11", "-m32", "-O1", "-Wall", "-Wextra", "-Werror", "-ffreestanding"),
-    *("-fno-pic", "-fno-pie", "-fno-stack-protector", "-fcf-protection=none", "-nostdlib"),
-    *("-fno-asynchronous-unwind-tables", "-mno-sse", "-mno-mmx", "-static"),
-    *("-Wl,-Ttext=0x100000", "-Wl,-z,noseparate-code", "-Wl,--build-id=none", "-Wl,-N"),
-    "-Wl,--no-warn-rwx-segments",
-)
 _LOOK = 0.02
 
 
 def build_firmware(source: Path, target: Path, defines: Mapping[str, int] = {}) -> None:
     """Compile the guest ``source`` to the ELF file ``target``, with a macro per define."""
-    macros = [f"-D{name}={value}" for name, value in defines.items()]
-    _run([*_COMPILER, *macros, "-I", str(GUESTS), "-o", str(target), str(source)])
+    build_guest(source, target, defines, [GUESTS], warnings=True)
 
 
 def _run(arguments: Sequence[str]) -> None:

@@ -18,8 +18,13 @@ COMMANDS = {
     "attach": "tools.cli.attach",
     "bench": "tools.cli.bench",
     "demo": "tools.cli.demo",
+    "doc": "tools.cli.doc",
     "doctor": "tools.cli.doctor",
+    "import": "tools.cli.import_map",
     "lab": "tools.cli.lab",
+    "new": "tools.cli.new",
+    "replay": "tools.cli.replay",
+    "run": "tools.cli.run",
     "state": "tools.cli.state",
 }
 """Sub-command -> module, with ``HELP: str``, ``configure(parser)``, ``run(arguments) -> int``."""

@@ -1,11 +1,11 @@
-/* What a test guest knows: the machine below it and how to tell the test what it saw.
+/* What a small guest knows: the machine below it and how to tell the outside what it saw.
  *
- * A guest is a 32-bit ELF file that hvmloader's place in the domain is given to (xl.cfg:
- * firmware_override). Xen enters it at _start with flat segments, paging off, interrupts off
- * (xen/arch/x86/hvm/vmx|svm by way of tools/libs/guest/xg_dom_x86.c: vcpu_hvm); guest_main follows
- * with a stack and a GDT of its own. Lines go to port 0xe9, which Xen prints as "(dN) line"
- * (xen/arch/x86/hvm/hvm.c: hvm_print_line; at most 79 characters), and to
- * COM1 only what serial_text() is given.
+ * A guest is a 32-bit ELF file: `ioreqd run --kernel` takes it (or its source), and on Xen it takes
+ * hvmloader's place (xl.cfg: firmware_override). It is entered at _start with flat segments, paging
+ * off, interrupts off (xen/arch/x86/hvm/vmx|svm by way of tools/libs/guest/xg_dom_x86.c: vcpu_hvm);
+ * guest_main follows with a stack and a GDT of its own. Lines go to port 0xe9, which Xen prints as
+ * "(dN) line" (xen/arch/x86/hvm/hvm.c: hvm_print_line; at most 79 characters), or, with
+ * SAY_ON_SERIAL defined before this file, to COM1.
  *
  * A guest includes this file once, defines guest_main and ends with guest_end().
  */
@@ -93,7 +93,26 @@ static inline void release(struct lock *lock) { __sync_lock_release(&lock->taken
 
 static struct lock console_lock;
 
-static inline void put_char(char c) { out8(CONSOLE_PORT, c); }
+/* Waits, but not for ever: a missing port hangs nobody. */
+static USED void serial_char(char c)
+{
+    u32 tries = 1000;
+    while (!(in8(COM1_STATUS) & COM_EMPTY) && --tries)
+        ;
+    out8(COM1, c);
+}
+
+static inline void put_char(char c)
+{
+#ifdef SAY_ON_SERIAL
+    if (c == '\n')
+        serial_char('\r');
+    serial_char(c);
+#else
+    out8(CONSOLE_PORT, c);
+#endif
+}
+
 static void put_text(const char *text) { while (*text) put_char(*text++); }
 
 static void put_number(u32 v, u32 base, int width)
@@ -136,15 +155,10 @@ static void __attribute__((format(printf, 1, 2))) say(const char *format, ...)
     __builtin_va_end(values);
 }
 
-/* Text to COM1, by polling; the wait is bounded, so that a missing port hangs nobody. */
 static USED void serial_text(const char *text)
 {
-    for (; *text; text++) {
-        u32 tries = 1000;
-        while (!(in8(COM1_STATUS) & COM_EMPTY) && --tries)
-            ;
-        out8(COM1, *text);
-    }
+    while (*text)
+        serial_char(*text++);
 }
 
 /* Checks: each prints OK or FAIL, guest_end() the sum of them. */
