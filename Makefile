@@ -1,8 +1,10 @@
-# Two commands do all the set-up: `make run` and `make test`. Needs python3, make and package sources.
+# Two commands do all the set-up: `make run`, which needs Python alone, and `make test`, which needs
+# package sources, too.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo "sudo -n")
 
 # What the virtual environment, the C oracle, the guests of the tests and the laboratory need.
@@ -10,10 +12,13 @@ PACKAGES := python3-venv gcc libc6-dev libxen-dev libxendevicemodel1 libxenforei
 	libxenevtchn1 libxenstore4 libxentoolcore1 libxencall1 \
 	mmdebstrap zstd e2fsprogs cpio qemu-system-x86 seabios
 
-.PHONY: run test check bench format packages clean
+.PHONY: run run-xen test check bench format packages clean
 
-run: packages $(VENV)/.installed
+run: $(VENV)/.runs
 	$(BIN)/ioreqd demo
+
+run-xen: packages $(VENV)/.installed
+	$(BIN)/ioreqd demo --xen
 
 test: packages $(VENV)/.installed
 	$(BIN)/pytest -n 2 --dist loadgroup
@@ -43,10 +48,17 @@ packages:
 	    -y $$missing >/dev/null \
 	  || echo "not installed:$$missing"; fi
 
-$(VENV)/.installed: pyproject.toml
+$(BIN)/python:
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory packages
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip --quiet --disable-pip-version-check install --editable '.[dev]'
+
+$(VENV)/.runs: pyproject.toml | $(BIN)/python
+	$(PIP) install --editable '.[unicorn]'
 	@touch $@
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(PIP) install --editable '.[dev]'
+	@touch $@ $(VENV)/.runs
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

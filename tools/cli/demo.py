@@ -1,4 +1,4 @@
-"""`ioreqd demo`: a stock xl on a real Xen host creates a guest on ioreqd; its console is shown."""
+"""`ioreqd demo`: a guest on ioreqd, stand-alone or created by a stock xl on a real Xen host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tools.xenlab.tree import build_wheel
 
 __all__ = ["HELP", "configure", "run"]
 
-HELP = "boot a real Xen host in an emulator and create a guest on ioreqd"
+HELP = "show a guest on ioreqd: stand-alone, or on a real Xen host that runs in an emulator"
 
 GUEST = """\
 name = "demo"
@@ -40,12 +40,32 @@ exit $status
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--xen", choices=sorted(RELEASES), default=DEFAULT_XEN)
+    parser.add_argument(
+        "--xen",
+        nargs="?",
+        const=DEFAULT_XEN,
+        choices=sorted(RELEASES),
+        help="on this release of Xen, in the laboratory",
+    )
     parser.add_argument("--wheel", type=Path, help="ioreqd's wheel (default: made from the tree)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show a guest from its creation to SeaBIOS's last word; its exit status is the script's."""
+    """Show a guest from its start to its last word; its exit status is the guest's."""
+    return _on_xen(arguments) if arguments.xen else _stand_alone()
+
+
+def _stand_alone() -> int:
+    from tools.prototype.demo import DEMO_GUEST
+    from tools.prototype.plan import Plan
+    from tools.prototype.run import Run
+
+    with Run(Plan(devices=("edu",), kernel=DEMO_GUEST)) as running:
+        running.start()
+        return running.wait()
+
+
+def _on_xen(arguments: argparse.Namespace) -> int:
     reason = lab_available()
     if reason is not None:
         raise ConfigError(reason)

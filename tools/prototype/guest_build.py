@@ -30,16 +30,19 @@ def build_guest(
     folders: Sequence[Path] = (),
     *,
     warnings: bool = False,
+    strip: bool = False,
 ) -> Path:
     """Compile ``source`` to the ELF file ``target``, which is given back.
 
-    ``defines``: macros; ``folders``: where else headers are; ``warnings``: they count as errors.
+    ``defines``: macros; ``folders``: where else headers are; ``warnings``: they count as errors;
+    ``strip``: leave the symbols out.
     Raises ConfigError, with what the compiler said, when that is impossible.
     """
     compiler = shutil.which("gcc")
     if compiler is None:
         raise ConfigError(f"{source}: gcc is missing (Debian package gcc)")
     words = [compiler, *_FLAGS, *(["-Werror"] if warnings else [])]
+    words += ["-s"] if strip else []
     words += [f"-D{name}={value}" for name, value in defines.items()]
     words += [f"-I{folder}" for folder in (*folders, DATA)]
     done = subprocess.run(

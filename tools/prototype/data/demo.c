@@ -26,6 +26,12 @@
 #define VECTOR (PIC_VECTOR + 8 + IRQ - 8)
 #define LENGTH 512
 
+#ifndef SOURCE_CHECKSUM
+#define SOURCE_CHECKSUM 0
+#endif
+/* So that a built file says from what it was built. */
+USED static const u32 source_checksum[2] = {0x3c5dc3a7, SOURCE_CHECKSUM};
+
 static u8 sent[LENGTH], received[LENGTH];
 
 static void on_edu(u32 vector)
