@@ -2,7 +2,8 @@
 
 0xe9 is Xen's (xen/arch/x86/hvm/hvm.c: hvm_print_line): bytes written there become lines, without
 control characters; reads and wider writes are not for it. 0xf4 is the stand-alone hypervisor's
-own, as QEMU's isa-debug-exit has it: a write of v ends the guest with the status (v << 1) | 1.
+own, as QEMU's isa-debug-exit has it with 4 ports: a write of v, of any width, ends the guest with
+the status (v << 1) | 1.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class ExitPort:
     def __init__(self, domain: Domain) -> None:
         self._domain = domain
         self.status: int | None = None
-        domain.intercepts.add_ports(EXIT_PORT, EXIT_PORT, self)
+        domain.intercepts.add_ports(EXIT_PORT, EXIT_PORT + 3, self)
 
     def read(self, address: int, size: int) -> int | None:
         """It reads as zeros, so that a guest can see that it is there."""
