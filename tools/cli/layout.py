@@ -22,9 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the sub-command's arguments to ``parser``."""
     add = parser.add_argument
     add("config", type=Path, metavar="CONFIG", help="the guest's configuration, as for xl create")
-    add(
-        "assignments", nargs="*", metavar="KEY=VALUE", help="settings that follow those of the file"
-    )
+    add("assignments", nargs="*", metavar="KEY=VALUE", help="settings after those of the file")
     add(
         "--rdm",
         type=Path,
