@@ -383,5 +383,6 @@ class KvmRequest(IntEnum):
     NMI = kvm_request(0x9A)
     GET_VCPU_EVENTS = kvm_request(0x9F, _READ, c.sizeof(KvmVcpuEvents))
     SET_VCPU_EVENTS = kvm_request(0xA0, _WRITE, c.sizeof(KvmVcpuEvents))
+    GET_TSC_KHZ = kvm_request(0xA3)
     ENABLE_CAP = kvm_request(0xA3, _WRITE, c.sizeof(KvmEnableCap))
     SIGNAL_MSI = kvm_request(0xA5, _WRITE, c.sizeof(KvmMsi))

@@ -1,4 +1,4 @@
-"""SeaBIOS on the unicorn engine, served by the real `ioreqd-dm` in its own process.
+"""SeaBIOS on each engine, served by the real `ioreqd-dm` in its own process.
 
 Debian's firmware, unchanged, with the board that serves it on Xen: it sizes RAM from the CMOS,
 makes its memory writable through the host bridge, finds by fw_cfg that its console is the serial
@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tools.hypervisor.engines.unicorn import UnicornEngine
+from tools.hypervisor.engines import Engine
+from tools.hypervisor.engines.choose import make_engine
+from tools.hypervisor.errors import EngineUnavailable
 from tools.hypervisor.hypervisor import Hypervisor
 from tools.hypervisor.images import bios_regions, load_bios
 
@@ -23,9 +25,10 @@ MEMORY_MIB = 32
 LONGEST = 60.0
 
 
+@pytest.mark.parametrize("engine_name", ["unicorn", "kvm"])
 @pytest.mark.parametrize("name", ["bios.bin", "bios-256k.bin"])
 def test_seabios_says_on_the_serial_port_that_there_is_nothing_to_boot(
-    tmp_path: Path, name: str
+    tmp_path: Path, name: str, engine_name: str
 ) -> None:
     firmware = FIRMWARE / name
     if not firmware.exists():
@@ -35,7 +38,11 @@ def test_seabios_says_on_the_serial_port_that_there_is_nothing_to_boot(
     hypervisor = Hypervisor(str(socket))
     domain = hypervisor.create_domain(vcpus=1, ram=ram)
     hypervisor.start()
-    engine = UnicornEngine(domain, load_bios(domain.memory, firmware))
+    try:
+        engine = make_engine(engine_name, domain, load_bios(domain.memory, firmware))
+    except EngineUnavailable as error:
+        hypervisor.close()
+        pytest.skip(str(error))
     model = Model(
         [
             *("-accel", f"local,path={socket},domid={domain.domid}", "-machine", "xenfv"),
@@ -58,7 +65,7 @@ def test_seabios_says_on_the_serial_port_that_there_is_nothing_to_boot(
         assert line in text, text
 
 
-def wait_for(path: Path, wanted: bytes, engine: UnicornEngine) -> bytes:
+def wait_for(path: Path, wanted: bytes, engine: Engine) -> bytes:
     """What the file holds once ``wanted`` is in it, the guest has ended or time is up."""
     pause, text = threading.Event(), b""
     for _ in range(int(LONGEST / 0.05)):

@@ -27,9 +27,12 @@ __all__ = [
     "CODE",
     "DATA",
     "FINISH",
+    "HYPERCALL_PAGE",
     "LONG",
     "MMIO",
+    "PAGE",
     "PORTS",
+    "SHUTDOWN",
     "KvmGuest",
     "Log",
     "kvm_guest",
@@ -82,6 +85,15 @@ setup:
     xor %ebx, %ebx
 """
 """What a long-mode guest with interrupts begins with; ``finish`` ends it, saying EBX."""
+
+PAGE = 0x40000
+"""Where a guest has its page of hypercalls."""
+HYPERCALL_PAGE = f"""
+mov $0x40000002, %eax; cpuid; mov %ebx, %ecx; mov ${PAGE}, %eax; xor %edx, %edx; wrmsr
+xor %ebx, %ebx
+"""
+SHUTDOWN = f"mov $2, %edi; mov ${DATA}, %esi; mov ${PAGE + 29 * 32}, %eax; call *%rax"
+"""SCHEDOP_shutdown with the reason that is at DATA, from long mode."""
 
 
 def needs(*modes: Mode) -> None:

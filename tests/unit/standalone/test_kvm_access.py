@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes as c
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from .kvm_support import DATA, FINISH, LONG, MMIO, Mode, kvm_guest
+from .kvm_support import DATA, FINISH, LONG, MMIO, KvmGuest, Mode, kvm_guest
+from .machine import RAM
 
 PORT = 0x1234
 
@@ -150,23 +153,79 @@ def test_an_exchange_with_device_memory_is_a_read_and_a_write(tmp_path: Path) ->
     assert guest.last == 0x17161514
 
 
+def doing(guest: KvmGuest, act: Callable[[], object]) -> None:
+    """Have the guest's write to PORT do something instead of being noted."""
+
+    class Handler:
+        def read(self, address: int, size: int) -> int | None:
+            return None
+
+        def write(self, address: int, size: int, value: int) -> bool:
+            act()
+            return True
+
+    guest.domain.intercepts.remove(guest.log)
+    guest.domain.intercepts.add_ports(PORT, PORT, Handler())
+
+
 def test_what_the_guest_writes_to_its_memory_is_seen_at_once(tmp_path: Path) -> None:
-    source = f"""{LONG}
-    movl $0x12345678, {DATA}; mov $0x1000, %dx; out %al, %dx; mov {DATA + 4}, %ebx; jmp finish"""
+    source = f"""{LONG} movl $0x12345678, {DATA}; mov ${PORT}, %dx; out %al, %dx
+    mov {DATA + 4}, %ebx; jmp finish"""
     with kvm_guest(tmp_path, source) as guest:
         seen: list[int] = []
 
-        class Peek:
-            def read(self, address: int, size: int) -> int | None:
-                return None
+        def look() -> None:
+            seen.append(guest.word())
+            guest.domain.memory.write(DATA + 4, b"\x21\x43\x65\x07")
 
-            def write(self, address: int, size: int, value: int) -> bool:
-                seen.append(guest.word())
-                guest.domain.memory.write(DATA + 4, b"\x21\x43\x65\x07")
-                return True
-
-        guest.domain.intercepts.remove(guest.log)
-        guest.domain.intercepts.add_ports(0x1000, 0x1000, Peek())
+        doing(guest, look)
         guest.run()
     assert seen == [0x12345678]
     assert guest.last == 0x07654321
+
+
+def test_pages_that_the_guest_gives_up_and_gets_are_so_at_once(tmp_path: Path) -> None:
+    """Memory may change while a guest runs: pages become a device's, others are new."""
+    upper, lower, new = 0x204000, 0x24000, 0x900000
+    places = (upper, lower, upper - 4, upper + 0x1000, lower - 4, lower + 0x1000, new, new + 0x1000)
+    fill = "; ".join(f"movl ${0x11111111 * n}, {at}" for n, at in enumerate(places[:6], 1))
+    look = "; ".join(f"mov {at}, %eax; mov %eax, {DATA + 4 * n}" for n, at in enumerate(places))
+    source = f"""{LONG}
+    {fill}; mov ${PORT}, %dx; out %al, %dx; {look}; movl $0x77777777, {new + 4}; jmp finish"""
+    with kvm_guest(tmp_path, source) as guest:
+        memory = guest.domain.memory
+
+        def exchange() -> None:
+            for number, gone in enumerate((upper, lower)):
+                offset = memory.unmap_page(gone >> 12)
+                assert offset is not None
+                memory.map_page((new >> 12) + number, offset)
+
+        doing(guest, exchange)
+        guest.run()
+        words = [guest.word(DATA + 4 * n) for n in range(len(places))]
+        assert guest.word(new + 4) == 0x77777777
+    kept = [0x11111111 * n for n in range(3, 7)]
+    assert words == [0xFFFFFFFF, 0xFFFFFFFF, *kept, 0x11111111, 0x22222222]
+
+
+def test_ram_that_is_just_being_mapped_anew_is_ram(tmp_path: Path) -> None:
+    """One vCPU may come to it while another one's hypercall is changing memory."""
+    hole = 0x24000
+    source = f"""{LONG}
+    movl $0x11111111, {hole}; mov ${PORT}, %dx; out %al, %dx
+    mov {hole}, %ebx; movl $0x22222222, {hole + 8}; movb $0x33, {hole + 0xFFF}; jmp finish"""
+    with kvm_guest(tmp_path, source) as guest:
+        memory = guest.domain.memory
+        show = guest.engine._machine.show_memory
+
+        def open_hole() -> None:
+            base = c.addressof(c.c_char.from_buffer(memory.map))
+            above = hole + 0x1000
+            show([(0, hole, base), (above, RAM - above, base + above)])
+
+        doing(guest, open_hole)
+        guest.run()
+        assert guest.word(hole + 8) == 0x22222222
+        assert memory.read(hole + 0xFFF, 1) == b"\x33"
+    assert guest.last == 0x11111111

@@ -14,7 +14,7 @@ from errno import EAGAIN, EINTR
 from typing import TYPE_CHECKING, NoReturn
 
 from protocol import layouts
-from protocol.kvm import KvmExit
+from protocol.kvm import KvmExit, KvmMmio
 
 from ...chips.timekeepers import Timekeepers
 from ...errors import DomainEnded, EngineUnavailable
@@ -61,29 +61,46 @@ class KvmEngine(Engine):
             raise
 
     def _set_up(self, domain: Domain, start: CpuStart) -> None:
-        machine, memory = self._machine, domain.memory
-        base = c.addressof(c.c_char.from_buffer(memory.map))
-        for slot, region in enumerate(memory.regions):
-            machine.map_memory(slot, region.gpa, region.size, base + region.offset)
-        calls = domain.hypercalls
-        leaves = []
+        machine, calls = self._machine, domain.hypercalls
+        # Xen gives vCPU n the APIC id 2n.
+        self._cpus = {vcpu.id: machine.add_cpu(2 * vcpu.id) for vcpu in domain.vcpus}
+        first = self._cpus[domain.vcpus[0].id]
         if calls is not None:
             machine.let_msrs_out()
-            first = layouts.XEN_CPUID_FIRST
-            found = ((leaf, calls.cpuid(leaf)) for leaf in range(first, first + 0x100))
-            leaves = [(leaf, registers) for leaf, registers in found if registers is not None]
-        # Xen gives vCPU n the APIC id 2n.
-        self._cpus = {vcpu.id: machine.add_cpu(2 * vcpu.id, leaves) for vcpu in domain.vcpus}
-        enter(self._cpus[domain.vcpus[0].id], start)
+            calls.shared.tsc_khz = first.tsc_khz() or calls.shared.tsc_khz
+        for number, cpu in self._cpus.items():
+            machine.identify(cpu, self._leaves(number))
+        enter(first, start)
         with domain.lock:
+            self._show_memory()
             Timekeepers(domain)
+            domain.memory.on_change.append(self._show_memory)
             domain.interrupts.sink = machine
+
+    def _show_memory(self) -> None:
+        """Let the guest have the RAM that it has now. Called under the domain's lock."""
+        memory = self.domain.memory
+        base = c.addressof(c.c_char.from_buffer(memory.map))
+        self._machine.show_memory(
+            (gpa, size, base + offset) for gpa, size, offset in memory.regions
+        )
+
+    def _leaves(self, vcpu: int) -> list[tuple[int, tuple[int, ...]]]:
+        """Xen's leaves of CPUID, as ``vcpu`` sees them."""
+        calls = self.domain.hypercalls
+        if calls is None:
+            return []
+        first = layouts.XEN_CPUID_FIRST
+        found = ((leaf, calls.cpuid(leaf, vcpu)) for leaf in range(first, first + 0x100))
+        return [(leaf, registers) for leaf, registers in found if registers is not None]
 
     def stop(self) -> None:
         """See `Engine.stop`; KVM is given back, unless a vCPU's own thread calls this."""
         super().stop()
         if self.join(0):
             with self.domain.lock:
+                told = self.domain.memory.on_change
+                told[:] = [one for one in told if one != self._show_memory]
                 self._machine.close()
 
     def run(self, vcpu: Vcpu) -> None:
@@ -161,10 +178,20 @@ class KvmEngine(Engine):
     def _memory(self, vcpu: Vcpu, cpu: KvmCpu) -> None:
         mmio = cpu.run.exit.mmio
         size = mmio.len
-        if mmio.is_write:
+        if self._is_page(mmio.phys_addr):
+            self._touch(mmio.phys_addr, mmio)
+        elif mmio.is_write:
             vcpu.write(MEMORY, mmio.phys_addr, size, int.from_bytes(mmio.data[:size], "little"))
         else:
             mmio.data[:size] = vcpu.read(MEMORY, mmio.phys_addr, size).to_bytes(size, "little")
+
+    def _touch(self, gpa: int, mmio: KvmMmio) -> None:
+        """RAM that was being mapped anew when this vCPU came to it."""
+        with self.domain.lock:
+            if mmio.is_write:
+                self.domain.memory.write(gpa, bytes(mmio.data[: mmio.len]))
+            else:
+                mmio.data[: mmio.len] = self.domain.memory.read(gpa, mmio.len)
 
     def _hypercall(self, vcpu: Vcpu, cpu: KvmCpu) -> None:
         assert self.domain.hypercalls is not None
@@ -174,7 +201,10 @@ class KvmEngine(Engine):
         mask = ~0 if wide else MASK_32
         arguments = [getattr(regs, name) & mask for name in names]
         number = regs.rax & MASK_32
-        regs.rax = self.domain.hypercalls.call(vcpu.id, number, arguments, wide)
+        try:
+            regs.rax = self.domain.hypercalls.call(vcpu.id, number, arguments, wide)
+        except OSError as error:
+            self._crash(vcpu, cpu, f"its memory cannot be mapped: {error.strerror}")
         cpu.set_regs(regs)
 
     def _read_msr(self, vcpu: Vcpu, cpu: KvmCpu) -> None:
@@ -184,7 +214,7 @@ class KvmEngine(Engine):
         msr, calls = cpu.run.exit.msr, self.domain.hypercalls
         msr.error = 1
         if calls is not None and msr.index == calls.msr and self._is_page(msr.data):
-            calls.fill_page(msr.data, HYPERCALL)
+            calls.fill_page(msr.data, HYPERCALL, wide=bool(cpu.sregs().cs.l))
             msr.error = 0
 
     def _is_page(self, gpa: int) -> bool:

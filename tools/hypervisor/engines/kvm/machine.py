@@ -65,8 +65,8 @@ HYPERVISOR_LEAVES = range(0x40000000, 0x40010000)
 class KvmCpu:
     """One vCPU: its descriptor and its run page."""
 
-    def __init__(self, fd: int, size: int) -> None:
-        self.fd = fd
+    def __init__(self, fd: int, size: int, apic_id: int) -> None:
+        self.fd, self.apic_id = fd, apic_id
         self.page = mmap.mmap(fd, size)
         self.run = KvmRun.from_buffer(self.page)
 
@@ -89,6 +89,13 @@ class KvmCpu:
     def set_sregs(self, sregs: KvmSregs) -> None:
         """Set the segment and control registers."""
         control(self.fd, KvmRequest.SET_SREGS, sregs)
+
+    def tsc_khz(self) -> int:
+        """How fast its time-stamp counter runs; 0: unknown."""
+        try:
+            return control(self.fd, KvmRequest.GET_TSC_KHZ)
+        except OSError:
+            return 0
 
     def enter(self) -> int:
         """Run the guest until an exit; gives 0, or the error number: EINTR after a kick."""
@@ -118,6 +125,8 @@ class KvmMachine:
             raise EngineUnavailable(f"{DEVICE}: {error.strerror}") from None
         self._vm = -1
         self.cpus: list[KvmCpu] = []
+        self._slots: dict[tuple[int, int, int], int] = {}
+        self._free_slots: list[int] = []
         try:
             self._create()
         except OSError as error:
@@ -167,20 +176,39 @@ class KvmMachine:
         wanted.args[0] = KVM_MSR_EXIT_REASONS
         control(self._vm, KvmRequest.ENABLE_CAP, wanted)
 
-    def map_memory(self, slot: int, gpa: int, size: int, address: int) -> None:
-        """Let ``size`` bytes at ``address`` of this process be the guest's RAM at ``gpa``."""
+    def show_memory(self, runs: Iterable[tuple[int, int, int]]) -> None:
+        """Let exactly ``runs`` be the guest's RAM: guest-physical address, bytes, address here.
+
+        A run that is cut or grows is not there for a moment, as its length cannot be changed: a
+        vCPU that comes to it then leaves the guest with an access to memory-mapped I/O. Raises
+        OSError.
+        """
+        wanted = set(runs)
+        for run in self._slots.keys() - wanted:
+            slot = self._slots.pop(run)
+            self._map(slot, run[0], 0, run[2])
+            self._free_slots.append(slot)
+        for run in sorted(wanted - self._slots.keys()):
+            slot = self._free_slots.pop() if self._free_slots else len(self._slots)
+            self._map(slot, *run)
+            self._slots[run] = slot
+
+    def _map(self, slot: int, gpa: int, size: int, address: int) -> None:
         region = KvmMemoryRegion(
             slot=slot, guest_phys_addr=gpa, memory_size=size, userspace_addr=address
         )
         control(self._vm, KvmRequest.SET_USER_MEMORY_REGION, region)
 
-    def add_cpu(self, apic_id: int, leaves: Iterable[tuple[int, tuple[int, ...]]] = ()) -> KvmCpu:
-        """One more vCPU. ``leaves``: CPUID leaves of the hypervisor and their four registers."""
+    def add_cpu(self, apic_id: int) -> KvmCpu:
+        """One more vCPU, which has no CPUID leaves yet."""
         fd = control(self._vm, KvmRequest.CREATE_VCPU, apic_id)
-        cpu = KvmCpu(fd, self._page_size)
+        cpu = KvmCpu(fd, self._page_size, apic_id)
         self.cpus.append(cpu)
-        control(fd, KvmRequest.SET_CPUID2, self._cpuid(apic_id, leaves))
         return cpu
+
+    def identify(self, cpu: KvmCpu, leaves: Iterable[tuple[int, tuple[int, ...]]] = ()) -> None:
+        """Give ``cpu`` its CPUID: what KVM offers, and ``leaves`` of four registers each."""
+        control(cpu.fd, KvmRequest.SET_CPUID2, self._cpuid(cpu.apic_id, leaves))
 
     def _cpuid(self, apic_id: int, leaves: Iterable[tuple[int, tuple[int, ...]]]) -> KvmCpuid:
         cpuid = KvmCpuid(nent=KVM_CPUID_ENTRIES)
