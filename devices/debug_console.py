@@ -5,6 +5,8 @@ qemu_debug_preinit).
 
 Sources: QEMU's hw/char/debugcon.c, option names included.
 Not modelled: flow control; a byte that the chardev does not take is lost, as the guest cannot wait.
+What is not exactly once: when the process is killed while it writes, its successor writes again;
+the bytes of that one request can leave twice, none is lost.
 What a hostile guest can do: fill whatever the chardev's other end keeps.
 """
 

@@ -10,6 +10,9 @@ room that is advertised below the trigger level); Linux drivers/tty/serial/8250/
 autoconfig for what it probes.
 Not modelled: modem lines that change (DCD, DSR and CTS are on), break, parity and framing errors,
 DMA mode, the gating of the interrupt by OUT2 (as in QEMU).
+What is not exactly once: when the process is killed while it sends, its successor sends again; the
+bytes of that one request can leave twice. Bytes that had come in and were not read by the guest are
+kept; those that the chardev was handing over at that moment are lost.
 What a hostile guest can do: send garbage to its own chardev, and lose its own bytes.
 """
 

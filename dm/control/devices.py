@@ -44,7 +44,12 @@ def make_device(driver: str, options: dict[str, str], number: int) -> Device | N
     values = {key.replace("-", "_"): value for key, value in options.items()}
     name = values.pop("id", "") or f"{device_class.__name__.lower()}{number}"
     values.pop("chardev", None)
-    return device_class(name, **values)
+    try:
+        return device_class(name, **values)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"-device {driver}: {_told(error)}") from error
 
 
 def _find_class(driver: str) -> type[Device] | None:
@@ -76,9 +81,24 @@ def _from_file(path: str, name: str) -> Any:
     module = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        return getattr(module, name)
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"-device {path}:{name}: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"-device {path}:{name}: {_told(error)}") from error
+    if not hasattr(module, name):
+        raise ConfigError(f"-device {path}:{name}: the file has no {name}")
+    return getattr(module, name)
+
+
+def _told(error: BaseException) -> str:
+    """The error in one line, with the place where it was raised, as far as that is in a file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if isinstance(error, SyntaxError) or error.__traceback__ is None:
+        return f"{type(error).__name__}: {error}".partition("\n")[0]
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    return f"{type(error).__name__}: {error} ({place})".replace("\n", " ")
 
 
 def _named(place: str) -> Any:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from dm.device.device import Device
     from dm.device.platform import GuestMemory, Platform
+    from dm.observe.debugger import Debugger
     from dm.observe.events import Sink
     from dm.server.loop import Loop
     from dm.server.server import IoreqServer
@@ -52,7 +53,8 @@ class Observation:
         self._sinks: list[Sink] = []
         self._sources: dict[str, str] = {}
         self._given: dict[str, dict[str, str]] = {}
-        self._reload = self._stop = False
+        self._reload = self._stop = self._everything = False
+        self._debugger: Debugger | None = None
         self._reloader: Reloader | None = None
         for values in records:
             for key in values:
@@ -72,6 +74,7 @@ class Observation:
             if "suggest" in values:
                 from dm.observe.suggest import Suggestions
 
+                self._everything = True
                 self._sinks.append(Suggestions(Output("suggest", values["suggest"])))
 
     def machine(
@@ -86,8 +89,20 @@ class Observation:
             from dm.observe.debugger import Debugger
             from dm.observe.machine import ObservedMachine
 
-            failed = Debugger().failed if self._stop else None
-            made: Machine = ObservedMachine(kind, platform, memory, host_now, self._sinks, failed)
+            failed = None
+            if self._stop:
+                self._debugger = Debugger()
+                failed = self._debugger.failed
+            # A machine beside another one must not take what is the other's.
+            made: Machine = ObservedMachine(
+                kind,
+                platform,
+                memory,
+                host_now,
+                self._sinks,
+                failed,
+                everything=self._everything and kind != "none",
+            )
         else:
             made = Machine(kind, platform, memory, host_now)
         made.slack = SLACK if self._reload else 0
@@ -112,12 +127,20 @@ class Observation:
         self._reloader.add_catalogued(self._given)
         self._reloader.watch(loop)
 
+    def interrupt(self) -> None:
+        """Have a debugger left, should one wait for its user; from any thread."""
+        if self._debugger is not None:
+            self._debugger.interrupt()
+
     def close(self) -> None:
         """Complete and close all files."""
         if self._reloader is not None:
             self._reloader.close()
         for sink in self._sinks:
             sink.close()
+        if self._debugger is not None:
+            self._debugger.close()
+            self._debugger = None
 
 
 def _trace(values: dict[str, str]) -> Sink:

@@ -57,8 +57,8 @@ class DeviceModel:
         self._taps: list[Tap] = []
         self._survivor: Survivor | None = None
         kind = options.machine.get("type", "xenfv")
-        self._observation = _observation(options)
-        make = Machine if self._observation is None else self._observation.machine
+        self.observation = _observation(options)
+        make = Machine if self.observation is None else self.observation.machine
         self.machine = make(kind, hypervisor, hypervisor.memory, loop.now)
         # A machine of only its own devices stands beside others, each known by what it was given.
         self._role = f"{crc32(repr(options.devices).encode()):08x}" if kind == "none" else ""
@@ -85,8 +85,8 @@ class DeviceModel:
             now=self.loop.now,
             under_way=self.server.under_way(),
         )
-        if self._observation is not None:
-            self._observation.watch(self.machine, self.loop, self.server)
+        if self.observation is not None:
+            self.observation.watch(self.machine, self.loop, self.server)
         self._open_host_side(plugs)
         self._store = self.hypervisor.store()
         if options.incoming_fd is not None:
@@ -131,8 +131,8 @@ class DeviceModel:
             extra = make_device(driver, values, number)
             if extra is not None:
                 self.machine.add(extra)
-                if self._observation is not None:
-                    self._observation.name(extra, driver, values)
+                if self.observation is not None:
+                    self.observation.name(extra, driver, values)
                 if driver == "pvpanic":
                     from .panic import watch_panics
 
@@ -314,8 +314,8 @@ class DeviceModel:
             tap.close()
         if self._survivor is not None:
             self._survivor.remove()
-        if self._observation is not None:
-            self._observation.close()
+        if self.observation is not None:
+            self.observation.close()
         self.hypervisor.close()
 
 

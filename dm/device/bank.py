@@ -355,6 +355,13 @@ class Bank:
             return False
         return offset not in self._by_byte and self._next_register(offset) >= offset + length
 
+    def only_memory(self) -> tuple[int, memoryview[int]] | None:
+        """The offset and the bytes of the writable memory that is all there is in the bank."""
+        if self._only_memory is None or self.sizes != Bank.sizes:
+            return None
+        start, _, view, writable = self._only_memory
+        return (start, view) if writable else None
+
     def touched(
         self, offset: int, length: int, reading: bool
     ) -> Iterator[tuple[str, RegisterSlot[Any], int]]:

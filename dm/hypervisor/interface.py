@@ -7,6 +7,8 @@ cause, unless it says otherwise.
 
 from __future__ import annotations
 
+from select import EPOLLIN
+
 from dm.device.platform import Platform
 
 TYPE_CHECKING = False
@@ -17,9 +19,10 @@ if TYPE_CHECKING:
     from dm.device.platform import GuestMemory
 
     class Listener(Protocol):
-        """What `Hypervisor.attend` needs of the process's event loop."""
+        """What a hypervisor needs of the process's event loop."""
 
         def add(self, fd: int, events: int, callback: Callable[[int], object]) -> None: ...
+        def modify(self, fd: int, events: int) -> None: ...
         def remove(self, fd: int) -> None: ...
         def now(self) -> int: ...
         def call_at(self, deadline: int, callback: Callable[[], object]) -> object: ...
@@ -163,6 +166,13 @@ class Hypervisor(Platform):
 
     event_fd: int
     """Readable when `events` has something to give."""
+
+    masks = True
+    """Whether a vCPU's port, once announced, is quiet until `unmask`; the ring's always is."""
+
+    def announce_to(self, listener: Listener, announce: Callable[[Sequence[int]], object]) -> None:
+        """Have ``listener`` call ``announce`` with what `events` gives, whenever it gives some."""
+        listener.add(self.event_fd, EPOLLIN, lambda _: announce(self.events()))
 
     def events(self) -> Sequence[int]:
         """The local ports that are pending now, without waiting; they stay masked until `unmask`.

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .ranges import Range
 
     ReadEntry = tuple[Callable[[], int], Callable[[], None] | None, Device, Undo | None]
+    Memory = tuple[int, int, memoryview[int]]
+    """First address, length in bytes, the bytes."""
     WriteEntry = tuple[Callable[[int], object], Callable[[], None] | None, Device, Undo | None]
 
 __all__ = ["SIZES", "SPACES", "AddressSpaces"]
@@ -55,6 +57,7 @@ class AddressSpaces:
             for size in SIZES:
                 self.reads[space, size] = {}
                 self.writes[space, size] = {}
+        self.memory: list[Memory] = []
 
     def add(self, window: LiveWindow) -> None:
         """Add a window; earlier ones win where they overlap."""
@@ -101,6 +104,7 @@ class AddressSpaces:
         for size in SIZES:
             self.reads[space, size].clear()
             self.writes[space, size].clear()
+        self.memory = [] if space == MEMORY else self.memory
         for window in self._windows:
             if window.space != space or window.base is None:
                 continue
@@ -127,6 +131,22 @@ class AddressSpaces:
         for (offset, size), writer in bank.exact_writers.items():
             if not _touches(hidden, base + offset, size):
                 self.writes[window.space, size][base + offset] = (writer, settle, device, undo)
+        memory = bank.only_memory()
+        if memory is not None and window.space == MEMORY and not device.has_lines:
+            self._enter_memory(base + memory[0], memory[1], pieces)
+
+    def _enter_memory(self, base: int, view: memoryview[int], pieces: list[Range]) -> None:
+        for first, last in pieces:
+            low, end = max(first, base), min(last + 1, base + len(view))
+            if low < end:
+                self.memory.append((low, end - low, view[low - base : end - base]))
+
+    def memory_at(self, address: int) -> Memory | None:
+        """The plain memory at an address: whoever writes into it need tell no device."""
+        for memory in self.memory:
+            if 0 <= address - memory[0] < memory[1]:
+                return memory
+        return None
 
     def remember(
         self, space: int, address: int, size: int, window: LiveWindow, offset: int

@@ -60,31 +60,34 @@ class GuestClock:
 
 
 class Timers:
-    """The armed timers of a machine, few enough that the earliest is found by looking."""
+    """The armed timers of a machine, few enough that the earliest is found by looking.
+
+    ``armed``: empty when there is none.
+    """
 
     def __init__(self, clock: GuestClock) -> None:
         self._clock = clock
-        self._armed: dict[int, LiveTimer] = {}
+        self.armed: dict[int, LiveTimer] = {}
         self.on_change: Callable[[], object] = _nothing
         """Called when the earliest deadline may have changed."""
 
     def changed(self, timer: LiveTimer) -> None:
         """A timer was started or stopped."""
         if timer.armed:
-            self._armed[id(timer)] = timer
+            self.armed[id(timer)] = timer
         else:
-            self._armed.pop(id(timer), None)
+            self.armed.pop(id(timer), None)
         self.on_change()
 
     def forget(self, timer: LiveTimer) -> None:
         """A timer's device is no more."""
-        self._armed.pop(id(timer), None)
+        self.armed.pop(id(timer), None)
 
     def next_deadline(self) -> int | None:
         """Guest time of the earliest armed timer, None when there is none."""
-        if not self._armed or not self._clock.running:
+        if not self.armed or not self._clock.running:
             return None
-        return min(timer.deadline for timer in self._armed.values())
+        return min(timer.deadline for timer in self.armed.values())
 
     def due(self, before: Callable[[LiveTimer], object] | None = None) -> Iterator[LiveTimer]:
         """Take the timers whose time has come, earliest first, each disarmed as it is given.
@@ -93,7 +96,7 @@ class Timers:
         What one timer's handler does to another that is due counts: a stopped one does not fire.
         """
         now = self._clock.now()
-        due = [timer for timer in self._armed.values() if timer.deadline <= now]
+        due = [timer for timer in self.armed.values() if timer.deadline <= now]
         due.sort(key=lambda timer: timer.deadline)
         for timer in due:
             if timer.armed and timer.deadline <= now:

@@ -11,6 +11,7 @@ from time import perf_counter_ns
 
 from dm.device.character import Character, LiveCharacter
 from dm.device.deferral import Deferral
+from dm.device.platform import MEMORY, PORT
 from dm.device.state import Timer
 from dm.machine.address_space import AddressSpaces
 from dm.machine.bus import Bus
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from dm.device.platform import GuestMemory, Platform
     from dm.device.state import LiveTimer
     from dm.device.window import LiveWindow
+    from dm.errors import HostError
 
     from .events import Sink
 
@@ -41,6 +43,8 @@ ELEMENT, STRING, BLOCK = (
     layouts.RECORDING_FORM_STRING,
     layouts.RECORDING_FORM_BLOCK,
 )
+WHOLE = {PORT: (0, 0xFFFF), MEMORY: (0, (1 << 52) - 1)}
+"""First and last address; of memory, as far as a processor's physical addresses go."""
 
 
 class Watch:
@@ -81,7 +85,25 @@ class Watch:
 
 
 class ObservedSpaces(AddressSpaces):
-    """Address spaces without dispatch tables: the bus finds the window of every access."""
+    """Address spaces without dispatch tables: the bus finds the window of every access.
+
+    ``everything``: the platform is asked for all ports and all memory, so that what no window has
+    comes here, too.
+    """
+
+    def __init__(self, platform: Platform, *, everything: bool = False) -> None:
+        super().__init__(platform)
+        self._whole = WHOLE if everything else {}
+
+    def place_all(self) -> list[HostError]:
+        """See `AddressSpaces.place_all`."""
+        problems = super().place_all()
+        for space in self._whole:
+            problems += self._claim(space)
+        return problems
+
+    def _extents(self, space: int) -> list[tuple[int, int]]:
+        return [self._whole[space]] if space in self._whole else super()._extents(space)
 
     def remember(
         self, space: int, address: int, size: int, window: LiveWindow, offset: int
@@ -198,7 +220,7 @@ class ObservedMachine(Machine):
 
     ``sinks``: who is told, in this order. ``failed(error, what, access)`` is called for each
     exception of a device's, with the access under which it was raised, if there was one; it says
-    whether it has reported it.
+    whether it has reported it. ``everything``: see `ObservedSpaces`.
     """
 
     def __init__(
@@ -209,10 +231,12 @@ class ObservedMachine(Machine):
         host_now: Callable[[], int],
         sinks: list[Sink],
         failed: Callable[[Exception, str, Access | None], bool] | None = None,
+        *,
+        everything: bool = False,
     ) -> None:
         super().__init__(kind, platform, memory, host_now)
         self.watch = Watch(self.clock.now, sinks)
-        self.spaces = ObservedSpaces(platform)
+        self.spaces = ObservedSpaces(platform, everything=everything)
         self.bus = ObservedBus(self.spaces, self.watch)
         self._failed = failed
 

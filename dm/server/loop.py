@@ -47,13 +47,16 @@ class Call:
 
 
 class Loop:
-    """Calls what is ready. ``now`` gives nanoseconds of a monotonic clock."""
+    """Calls what is ready. ``now`` gives nanoseconds of a monotonic clock.
+
+    ``calls``: what is to be called by time; empty when nothing is.
+    """
 
     def __init__(self, poller: Poller | None = None, now: Callable[[], int] = monotonic_ns) -> None:
         self._poller: Poller = select.epoll() if poller is None else poller
         self.now = now
         self._callbacks: dict[int, Callable[[int], object]] = {}
-        self._calls: list[Call] = []
+        self.calls: list[Call] = []
         self.next_deadline: Callable[[], int | None] = lambda: None
         self.running = False
 
@@ -74,14 +77,16 @@ class Loop:
     def call_at(self, deadline: int, callback: Callable[[], object]) -> Call:
         """Make a call at ``deadline``, nanoseconds of the loop's clock."""
         call = Call(deadline, callback)
-        self._calls.append(call)
+        self.calls.append(call)
         return call
 
     def deadline(self) -> int | None:
         """When, in nanoseconds of the loop's clock, something is due by time; None for never."""
-        self._calls = [call for call in self._calls if not call.cancelled]
-        deadlines = [call.deadline for call in self._calls]
         other = self.next_deadline()
+        if not self.calls:
+            return other
+        self.calls = [call for call in self.calls if not call.cancelled]
+        deadlines = [call.deadline for call in self.calls]
         if other is not None:
             deadlines.append(other)
         return min(deadlines) if deadlines else None
@@ -99,16 +104,15 @@ class Loop:
             callback = self._callbacks.get(fd)
             if callback is not None:
                 callback(events)
-        self.run_calls()
+        if self.calls:
+            self.run_calls()
 
     def run_calls(self) -> None:
         """Make every call that is due."""
-        if not self._calls:
-            return
         now = self.now()
-        due = [call for call in self._calls if call.deadline <= now]
+        due = [call for call in self.calls if call.deadline <= now]
         if due:
-            self._calls = [call for call in self._calls if call.deadline > now]
+            self.calls = [call for call in self.calls if call.deadline > now]
             for call in sorted(due, key=lambda call: call.deadline):
                 if not call.cancelled:
                     call.callback()

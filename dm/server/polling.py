@@ -18,6 +18,8 @@ LARGEST = 3_000_000
 """Nanoseconds; no request is watched for longer."""
 WAKE_UP_FACTOR = 100
 """A window may last as long as this many system calls take: some ten wake-ups."""
+STRETCH_FACTOR = 50
+"""Watching may go on for as long as this many system calls take before some go into other work."""
 MOST_SKIPPED = 63
 """After yielding in vain again and again, so many answers pass before it is tried again."""
 
@@ -26,7 +28,9 @@ class PollWindow:
     """The window, in nanoseconds; 0 while it does not pay to watch. ``yields``: yield instead.
 
     ``cpus``: physical CPUs that the server and the guest share. ``limit``: the largest window, or
-    None to derive it from what a system call costs here.
+    None to derive it from what a system call costs here. ``spent``: nanoseconds of watching, the
+    answers in between included. ``stretch``: for how many a busy guest may be watched without a
+    look at anything else, as far as that depends on what a system call costs.
     """
 
     def __init__(self, cpus: int, limit: int | None = None) -> None:
@@ -37,6 +41,7 @@ class PollWindow:
         self._skip = 0
         self._skipped = 0
         self.length = 0
+        self.stretch = 0
         self.hits = 0
         self.misses = 0
         self.spent = 0
@@ -53,16 +58,15 @@ class PollWindow:
             self._call_cost = before + (nanoseconds - before) / 64
         self.limit = max(SMALLEST, min(LARGEST, int(self._call_cost * WAKE_UP_FACTOR)))
         self.length = min(self.length, self.limit)
+        self.stretch = min(LARGEST, int(self._call_cost * STRETCH_FACTOR))
 
-    def hit(self, watched: int) -> None:
-        """A request came after ``watched`` nanoseconds of watching."""
+    def hit(self) -> None:
+        """A request came while the slots were watched."""
         self.hits += 1
-        self.spent += watched
 
-    def missed(self, watched: int) -> None:
-        """Nothing came in ``watched`` nanoseconds."""
+    def missed(self) -> None:
+        """Nothing came as long as the window was open."""
         self.misses += 1
-        self.spent += watched
         self.length //= 2
         if self.length < SMALLEST:
             self.length = 0

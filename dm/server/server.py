@@ -28,7 +28,7 @@ from .slots import Slots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from dm.device.device import Device
     from dm.hypervisor.interface import Hypervisor
@@ -72,6 +72,7 @@ class IoreqServer:
         self._vcpu_of: dict[int, int] = {}
         self._port_of: dict[int, int] = {}
         self._buffered_port = -1
+        self._masks = hypervisor.masks
         self._masked: list[int] = []
         self.ring_announced = False
         self.paused = False
@@ -81,15 +82,40 @@ class IoreqServer:
     def open(self) -> None:
         """Create the server and take those of dead predecessors; requests may wait afterwards."""
         end = self._hypervisor.exclusive()
+        opening = self._hypervisor.run_file("opening")
         try:
+            if opening is not None:
+                if os.path.exists(opening):
+                    self._end_unopened()
+                _write(opening, b"")
             self._find_predecessors()
-            server = self._hypervisor.create_server()
-            self._map(server)
-            self._hypervisor.enable_server(server, enabled=True)
-            self._bind_all()
+            self.id = self._hypervisor.create_server()
             self._mark()
+            self._map(self.id)
+            self._hypervisor.enable_server(self.id, enabled=True)
+            self._bind_all()
         finally:
+            _remove(opening)
             end()
+
+    def _end_unopened(self) -> None:
+        """Destroy the server of a process that died while it opened it: it has no ports to bind.
+
+        The caller alone is opening one now, and such a process leaves a file behind.
+        """
+        for server in self._hypervisor.server_ids():
+            try:
+                self._map(server)
+                never = not any(map(self.slots.remote_port, range(self.slots.vcpus)))
+                del self.slots
+                self.ring = None
+                self._hypervisor.unmap_server(server)
+                if never:
+                    self._hypervisor.destroy_server(server)
+                    _remove(self._marker(server))
+            except HostError as error:
+                self._log.info("%s", error)
+        self.id = -1
 
     def _find_predecessors(self) -> None:
         for server in self._hypervisor.server_ids():
@@ -120,23 +146,15 @@ class IoreqServer:
             return None
 
     def _mark(self) -> None:
-        """Leave a file with the role when the server is one of attached devices."""
-        marker = self._marker(self.id) if self._attached else None
-        if marker is not None:
-            try:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-                fd = os.open(marker, flags, 0o600)
-                try:
-                    os.write(fd, self._role.encode())
-                finally:
-                    os.close(fd)
-            except OSError as error:
-                raise HostError(f"{marker}: {error.strerror}", error.errno or 0) from None
+        """Leave a file with the role when the server is one of attached devices, else none."""
+        marker = self._marker(self.id)
+        if marker is not None and self._attached:
+            _write(marker, self._role.encode())
+        else:
+            _remove(marker)
 
     def _unmark(self) -> None:
-        marker = self._marker(self.id) if self._attached else None
-        if marker is not None and os.path.exists(marker):
-            os.unlink(marker)
+        _remove(self._marker(self.id) if self._attached else None)
 
     def _take(self, server: int) -> bool:
         """Try to bind the ports of an existing server: only a dead owner's are free."""
@@ -160,7 +178,8 @@ class IoreqServer:
         )
         self.ring = None
         if pages.buffered is not None:
-            self.ring = BufferedRing(pages.buffered, self._execute_buffered)
+            memory = self._machine.spaces.memory_at
+            self.ring = BufferedRing(pages.buffered, self._execute_buffered, memory)
 
     def _bind_all(self) -> None:
         for vcpu in range(self.slots.vcpus):
@@ -231,17 +250,22 @@ class IoreqServer:
         return ring.drain()
 
     def events(self) -> int:
-        """Serve what event channels announce; gives the number of answers.
+        """Serve what event channels announce now; see `announced`."""
+        return self.announced(self._hypervisor.events())
+
+    def announced(self, ports: Sequence[int]) -> int:
+        """Serve what ``ports`` announced; gives the number of answers.
 
         Ports stay masked until `unmask`; the ring's port stays masked until `unmask_ring`, so that
         entries do not wake the process one by one.
         """
         answers = 0
-        for port in self._hypervisor.events():
+        for port in ports:
             if port == self._buffered_port:
                 self.ring_announced = True
                 continue
-            self._masked.append(port)
+            if self._masks:
+                self._masked.append(port)
             vcpu = self._vcpu_of.get(port)
             if vcpu is not None and not self.paused:
                 answers += self.serve(vcpu)
@@ -328,3 +352,19 @@ class IoreqServer:
             action()
         except HostError as error:
             self._log.info("%s", error)
+
+
+def _write(path: str, data: bytes) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise HostError(f"{path}: {error.strerror}", error.errno or 0) from None
+
+
+def _remove(path: str | None) -> None:
+    if path is not None and os.path.exists(path):
+        os.unlink(path)

@@ -6,14 +6,13 @@ watch the slots for a while, or yield the only CPU and look; then unmask the por
 
 from __future__ import annotations
 
-from select import EPOLLIN
 from time import monotonic_ns
 
 from .polling import PollWindow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from dm.hypervisor.interface import Hypervisor
     from dm.machine.machine import Machine
@@ -27,7 +26,10 @@ RING_DELAY = 100_000_000
 """Nanoseconds for which buffered requests may wait (as QEMU's BUFFER_IO_MAX_DELAY); virtual time
 may stand still for ever, so nothing waits then."""
 LOOK_AROUND = 1_000_000
-"""Nanoseconds of uninterrupted watching after which the other descriptors get their turn."""
+"""Nanoseconds of watching a busy guest after which the other descriptors get their turn; a few
+more where system calls are dear."""
+LOOKS, ANSWERS = 64, 8
+"""So many looks at the slots, or answers, for one at the clock: that is a system call in a dom0."""
 LOOK_AROUND_ALONE = 5_000_000
 """The same for yielding, where each look takes from the one CPU that there is."""
 LONGEST_TURN = 20_000_000
@@ -55,7 +57,7 @@ class Service:
         self.answers = 0
         self._ring_call: Call | None = None
         self._ring_delay = RING_DELAY if hypervisor.clock is None else 0
-        loop.add(hypervisor.event_fd, EPOLLIN, self._on_events)
+        hypervisor.announce_to(loop, self._on_events)
         loop.next_deadline = self._next_timer
         if hypervisor.clock is not None:
             from .virtual import answer_clock
@@ -63,13 +65,14 @@ class Service:
             answer_clock(loop, hypervisor.clock, machine, server)
 
     def _next_timer(self) -> int | None:
-        deadline = self._machine.timers.next_deadline()
+        timers = self._machine.timers
+        deadline = timers.next_deadline() if timers.armed else None
         if deadline is None:
             return None
         return self._loop.now() + max(deadline - self._machine.clock.now(), 0)
 
-    def _on_events(self, events: int) -> None:
-        self.answers += self._server.events()
+    def _on_events(self, ports: Sequence[int]) -> None:
+        self.answers += self._server.announced(ports)
         if self._server.ring_announced and self._ring_call is None:
             self._ring_call = self._loop.call_at(
                 self._loop.now() + self._ring_delay, self._drain_later
@@ -95,17 +98,22 @@ class Service:
 
     def turn(self) -> None:
         """Wait for something, do it, and watch for more while that pays."""
-        loop, window = self._loop, self.window
+        loop, window, timers = self._loop, self.window, self._machine.timers
         answers = self.answers
-        timeout = loop.timeout()
-        before = self._now()
-        loop.run_once(timeout)
-        if self.answers != answers and timeout:
-            window.woke(self._now() - before)
-        self._run_timers()
-        end = self._now() + LONGEST_TURN
+        timeout = loop.timeout() if loop.calls or timers.armed else -1
+        if timeout and window.limit:
+            before = self._now()
+            loop.run_once(timeout)
+            if self.answers != answers:
+                window.woke(self._now() - before)
+        else:
+            loop.run_once(timeout)
+        if timers.armed:
+            self._run_timers()
+        end = 0
         while self.answers != answers and (window.length or window.may_yield()):
             answers = self.answers
+            end = end or self._now() + LONGEST_TURN
             if window.length:
                 self._watch()
             else:
@@ -119,35 +127,43 @@ class Service:
         self._server.unmask()
 
     def _run_timers(self) -> None:
-        deadline = self._machine.timers.next_deadline()
-        if deadline is not None and deadline <= self._machine.clock.now():
-            self._machine.run_timers()
+        machine = self._machine
+        deadline = machine.timers.next_deadline() if machine.timers.armed else None
+        if deadline is not None and deadline <= machine.clock.now():
+            machine.run_timers()
 
     def _watch(self) -> None:
         """Serve slots as they become READY, until the window has passed without one."""
         server, window, now = self._server, self.window, self._now
-        slots = server.slots
-        start = since = now()
-        vcpu = -1
+        slots, stretch = server.slots, max(LOOK_AROUND, window.stretch)
+        start = since = current = now()
+        vcpu, answers, counts = -1, 0, True
         while not server.paused:
-            vcpu = slots.next_ready(vcpu + 1)
-            current = now()
+            vcpu = slots.look(vcpu + 1, LOOKS)
             if vcpu >= 0:
-                window.hit(current - since)
+                window.hit()
                 self.answers += server.serve(vcpu)
-                since = now()
-                if since - start >= LOOK_AROUND:
-                    return
+                answers += 1
+                # The time of this answer is unknown; that of the next look at the clock will do.
+                counts = False
+                if answers % ANSWERS:
+                    continue
+            current = now()
+            if current - start >= stretch and vcpu >= 0:
+                break
+            if not counts:
+                since, counts = current, True
             elif current - since >= window.length:
-                window.missed(current - since)
-                return
+                window.missed()
+                break
+        window.spent += current - start
 
     def _yield(self) -> None:
         """Yield the only CPU after each answer, as long as the guest comes back with a request."""
         server, window = self._server, self.window
         end = self._now() + LOOK_AROUND_ALONE
-        vcpu = -1
-        while not server.paused and self._now() < end:
+        vcpu, answers = -1, 0
+        while not server.paused and (answers % ANSWERS or self._now() < end):
             if not self._hypervisor.yield_cpu():
                 window.yields = False
                 return
@@ -156,3 +172,4 @@ class Service:
             if vcpu < 0:
                 return
             self.answers += server.serve(vcpu)
+            answers += 1

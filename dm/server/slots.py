@@ -112,6 +112,20 @@ class Slots:
         found = seen.find(1, start)
         return found if found >= 0 or not start else seen.find(1)
 
+    def look(self, start: int, times: int) -> int:
+        """What `next_ready` gives, looking up to so many times until one is READY."""
+        if self.vcpus == 1:
+            flags = self._flags
+            for _ in range(times):
+                if flags[0] & STATE == READY:
+                    return 0
+            return -1
+        for _ in range(times):
+            found = self.next_ready(start)
+            if found >= 0:
+                return found
+        return -1
+
     def is_ready(self, vcpu: int) -> bool:
         """Whether the slot of ``vcpu`` is READY."""
         return self._flags[vcpu] & STATE == READY

@@ -69,7 +69,14 @@ class Messages:
 class World:
     """A hypervisor with one domain, and the device models that were started for it."""
 
-    def __init__(self, folder: Path, *, vcpus: int = 2, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        vcpus: int = 2,
+        clock: Clock | None = None,
+        limit: float = LIMIT,
+    ) -> None:
         self.folder = folder
         self.path = folder / "xen"
         self.hypervisor = Hypervisor(str(self.path))
@@ -77,14 +84,15 @@ class World:
         self.messages = Messages()
         self.domain.interrupts.sink = self.messages
         self.models: list[Model] = []
-        self._limit = threading.Timer(LIMIT, self._crash)
+        self._seconds = limit
+        self._limit = threading.Timer(limit, self._crash)
         self._limit.daemon = True
         self._limit.start()
         self.hypervisor.start()
 
     def _crash(self) -> None:
         for domain in list(self.hypervisor.domains.values()):
-            domain.crash(f"the test took longer than {LIMIT} s")
+            domain.crash(f"the test took longer than {self._seconds} s")
 
     @property
     def vcpu(self) -> Vcpu:

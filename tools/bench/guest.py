@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dm.errors import ConfigError, HostError
 
-__all__ = ["DONE", "READY", "compile_guest", "compile_launcher", "parse"]
+__all__ = ["DONE", "READY", "compile_echo", "compile_guest", "compile_launcher", "parse"]
 
 _DATA = Path(__file__).parent / "data"
 _GUEST_FLAGS = (
@@ -46,6 +46,11 @@ def compile_launcher(output: Path, *, target: str, record: str) -> Path:
     """Compile the program that writes the time to ``record`` and becomes ``target``."""
     names = (f'-DTARGET="{target}"', f'-DRECORD="{record}"')
     return _compile("launcher.c", output, ("-O1", "-static", *names))
+
+
+def compile_echo(output: Path) -> Path:
+    """Compile the emulator that does the least: ``output DOMID PORT sleep|poll``."""
+    return _compile("echo.c", output, ("-O2", "-static"))
 
 
 def parse(log: str, mhz: float) -> dict[str, float]:

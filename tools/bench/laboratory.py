@@ -16,7 +16,14 @@ from pathlib import Path
 from dm.errors import HostError
 from tools.bench import watcher
 from tools.bench.figures import Figure, Table
-from tools.bench.guest import DONE, READY, compile_guest, compile_launcher, parse
+from tools.bench.guest import (
+    DONE,
+    READY,
+    compile_echo,
+    compile_guest,
+    compile_launcher,
+    parse,
+)
 from tools.xenlab import Command, Lab
 
 __all__ = ["Plan", "measure"]
@@ -53,6 +60,9 @@ SYNCHRONOUS = {
     "rep-insl": "`rep insl` of a page (0x1f0)",
 }
 """What one CPU at least waits for: the sample's name, and the row's."""
+ECHOES = {"sleep": "C echo, sleeping", "poll": "C echo, polling"}
+"""The emulator that does the least (echo.c), by its two ways to wait."""
+ECHO_PORT = 0x5100
 OTHERS = {
     "unclaimed": "unclaimed port (0x5000)",
     "vga-issue": "VGA-window write, buffered: issued",
@@ -101,12 +111,14 @@ class Bench:
         """Put programs and configurations in place and start the watcher."""
         folder = self._lab.share
         compile_guest(folder / "guest.elf", rounds=_GUEST_ROUNDS, requests=_REQUESTS)
+        compile_echo(folder / "echo")
+        (folder / "echo.cfg").write_text(_bench("echo", "qemu", QEMU))
         (folder / "watcher.py").write_text(Path(watcher.__file__).read_text())
         for key, model in MODELS.items():
             compile_launcher(folder / key, target=model.target, record=_RECORD)
             (folder / f"{key}-seabios.cfg").write_text(_seabios(f"{key}-seabios", key))
             (folder / f"{key}-bench.cfg").write_text(_bench(f"{key}-bench", key, model))
-        copies = " ".join(f"/share/{key}" for key in MODELS)
+        copies = " ".join(f"/share/{name}" for name in (*MODELS, "echo"))
         targets = " && ".join(f"test -x {model.target}" for model in MODELS.values())
         self._run(f"{targets} && mkdir -p {_RUN} && cp {copies} {_RUN} && cp /share/*.cfg {_RUN}")
         clock = re.search(r"cpu_mhz\s*:\s*([\d.]+)", self._run("xl info"))
@@ -123,7 +135,9 @@ class Bench:
         """Create a guest; gives its domain id. On failure the device model's log is shown."""
         log = f"/var/log/xen/qemu-dm-{name}.log"
         text = self._run(
-            f"xl create -q {options} {_RUN}/{name}.cfg && xl domid {name}"
+            # As in a shell of a user's: the laboratory's own keeps Python from caching byte code.
+            f"env -u PYTHONDONTWRITEBYTECODE xl create -q {options} {_RUN}/{name}.cfg"
+            f" && xl domid {name}"
             f" || {{ cat {log} >&2; exit 1; }}"
         )
         return int(text.split()[-1])
@@ -176,6 +190,20 @@ class Bench:
             sample.statistics = self._run(f"xl qemu-monitor-command {name} 'info ioreq'")
         self._run(f"xl destroy {name}")
 
+    def echo(self, mode: str) -> float:
+        """Let the echo stand beside QEMU and answer the bench's guest: microseconds a request."""
+        seen = len(self._lab.xen_log())
+        domid = self._create("echo")
+        echo = self._lab.start(f"exec {_RUN}/echo {domid} {ECHO_PORT} {mode}")
+        echo.wait_for("serving", 10)
+        self._lab.wait_log(DONE, 240, start=seen)
+        answered = parse(self._lab.xen_log()[seen:], self.mhz)
+        if "echo" not in answered:
+            raise HostError("the echo came too late for its guest")
+        self._run("xl destroy echo")
+        echo.kill()
+        return answered["echo"]
+
 
 def _milliseconds(line: str) -> int:
     """CPU time of a process from its /proc/PID/stat, in steps of 10 ms; without stolen time.
@@ -227,9 +255,10 @@ def _bench(name: str, key: str, model: Model) -> str:
     )
 
 
-def measure(plan: Plan, progress: Progress = lambda line: None) -> Table:
-    """Boot, measure, and return the table. Raises what ``Lab`` raises, HostError for a failure."""
+def measure(plan: Plan, progress: Progress = lambda line: None) -> list[Table]:
+    """Boot, measure, and return the tables. Raises what ``Lab`` raises, HostError for a failure."""
     samples = {key: Sample() for key in MODELS}
+    echoes: dict[str, list[float]] = {mode: [] for mode in ECHOES}
     with (
         tempfile.TemporaryDirectory(prefix="ioreqd-bench-") as folder,
         Lab(
@@ -243,12 +272,41 @@ def measure(plan: Plan, progress: Progress = lambda line: None) -> Table:
     ):
         bench = Bench(lab, progress)
         bench.prepare()
+        for key in MODELS:
+            # The first start of either fills caches.
+            bench.seabios(key, Sample(), settle=False)
         for number in range(plan.rounds):
             progress(f"Xen {plan.xen}, {plan.cpus} CPU(s): round {number + 1} of {plan.rounds}")
             for key, sample in samples.items():
                 bench.seabios(key, sample, settle=number < plan.settled)
                 bench.accesses(key, sample, settle=number < plan.settled)
-    return table(plan, samples["qemu"], samples["ioreqd"])
+            for mode, times in echoes.items() if number < plan.settled else ():
+                times.append(bench.echo(mode))
+    return [
+        table(plan, samples["qemu"], samples["ioreqd"]),
+        floor(plan, samples["qemu"], echoes),
+    ]
+
+
+def floor(plan: Plan, qemu: Sample, echoes: dict[str, list[float]]) -> Table:
+    """What a port read costs when the emulator does nothing: who answers it costs more."""
+    name = "port-read"
+    base = qemu.access.get(name, [])
+    figures = [
+        Figure(f"{SYNCHRONOUS[name]}; {text}", "µs", base, echoes[mode])
+        for mode, text in ECHOES.items()
+    ]
+    notes = [
+        f"The echo answers port {ECHO_PORT:#x} of the same guest, beside stock QEMU; a C program"
+        " that does nothing but wait, store and notify.",
+    ]
+    return Table(
+        f"The least that a request costs: {_where(plan)}", QEMU.name, "C echo", figures, notes
+    )
+
+
+def _where(plan: Plan) -> str:
+    return f"Xen {plan.xen}, {plan.cpus} emulated CPU" + ("s" if plan.cpus > 1 else "")
 
 
 def table(plan: Plan, qemu: Sample, ours: Sample) -> Table:
@@ -263,7 +321,6 @@ def table(plan: Plan, qemu: Sample, ours: Sample) -> Table:
         Figure("CPU time in a second of requests", "ms", qemu.busy, ours.busy),
         Figure("CPU time in a second of an idle guest", "ms", qemu.idle, ours.idle),
     ]
-    cpus = f"{plan.cpus} emulated CPU" + ("s" if plan.cpus > 1 else "")
     watched = re.search(r"watched .*", ours.statistics)
     notes = [
         f"Medians of {plan.rounds} rounds in one boot, the device models in turns, each round the"
@@ -271,7 +328,7 @@ def table(plan: Plan, qemu: Sample, ours: Sample) -> Table:
         " round.",
         "Both run the same guest with the same xl.cfg (dom0 has one vCPU). `rep insl`: an IDE port"
         " without a drive in QEMU, a block port of a bench device in ioreqd-dm; VGA window: std VGA"
-        " in QEMU, memory of that bench device in ioreqd-dm.",
+        " in QEMU, memory of that bench device in ioreqd-dm. Both had been started once before.",
         f"Polling in ioreqd-dm's last guest: {watched[0].strip() if watched else 'unknown'}.",
     ]
     steady = figures[len(SYNCHRONOUS) + len(OTHERS) - 1].ratio
@@ -280,7 +337,7 @@ def table(plan: Plan, qemu: Sample, ours: Sample) -> Table:
             f"Exits that Xen handles alone differ by a factor of {steady:.2f}: something else ran"
             " on this machine, so the ratios above say little."
         )
-    title = f"Against stock QEMU: Xen {plan.xen}, {cpus}"
+    title = f"Against stock QEMU: {_where(plan)}"
     return Table(title, QEMU.name, OURS.name, figures, notes)
 
 

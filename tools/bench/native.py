@@ -10,9 +10,10 @@ from collections.abc import Callable
 from struct import Struct, pack_into
 from time import perf_counter_ns
 
-from dm import Bank, Device, IsaLine, MmioWindow, PortWindow, Register
+from dm import Bank, BankMemory, Device, IsaLine, MmioWindow, PortWindow, Register
 from dm.machine.fakes import TestBench
 from dm.server.executor import Executor
+from dm.server.ring import BufferedRing
 from dm.server.slots import Slots
 from protocol import layouts
 from tools.bench.figures import Figure, Table
@@ -73,6 +74,18 @@ class Handled(Device):
         pass
 
 
+class Pixels(Bank, size=0x1000):
+    """Nothing but memory, as in the VGA window."""
+
+    memory = BankMemory(0, 0x1000)
+
+
+class Screen(Device):
+    """A device that is written to through the buffered ring."""
+
+    frame = MmioWindow(Pixels, at=0xA0000)
+
+
 class Plain(Device):
     """A device that has nothing but stored values."""
 
@@ -131,6 +144,29 @@ def _request(
     return run
 
 
+def _buffered() -> Case:
+    """Drain REQUESTS byte writes to memory from the ring."""
+    machine = TestBench(Screen("screen")).machine
+    page = memoryview(bytearray(layouts.IOREQ_PAGE_SIZE))
+    for index in range(REQUESTS):
+        at = layouts.BUFFERED_PAGE_BUF_IOREQ_OFFSET + index * layouts.BUF_IOREQ_SIZE
+        address = 0xA0000 + index
+        pack_into("<II", page, at, COPY | address << layouts.BUF_IOREQ_ADDR_SHIFT, index)
+    ring = BufferedRing(page, lambda *_: None, machine.spaces.memory_at)
+    words = page.cast("I")
+    read = layouts.BUFFERED_PAGE_READ_POINTER_OFFSET // 4
+    words[layouts.BUFFERED_PAGE_WRITE_POINTER_OFFSET // 4] = REQUESTS
+
+    def run() -> None:
+        words[read] = 0
+        ring.drain()
+
+    run()
+    if ring.entries != REQUESTS:
+        raise AssertionError("the ring was not drained")
+    return run
+
+
 def _cases() -> dict[str, Case]:
     ranges = RANGES - 2
     return {
@@ -139,6 +175,7 @@ def _cases() -> dict[str, Case]:
         "register with handler, read": _request(PIO, HANDLED_PORT, 1, reads=True),
         "register with handler, write": _request(PIO, HANDLED_PORT, 1, reads=False),
         "register in memory, read": _request(COPY, GPA + 4, 4, reads=True),
+        "buffered write to memory, drained": _buffered(),
         f"plain port of {RANGES} ranges, read": _request(
             PIO, PLAIN_PORT, 1, reads=True, ranges=ranges
         ),

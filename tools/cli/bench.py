@@ -59,12 +59,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _native(tell: Callable[[str], None]) -> list[Table]:
-    from tools.bench import native, startup
+    from tools.bench import native, standalone, startup
 
     tell("natively: requests")
     requests = native.measure()
     tell("natively: start-up")
-    return [requests, startup.measure()]
+    imports = startup.measure()
+    tell("stand-alone: round trips, port accesses, a run")
+    return [requests, imports, standalone.measure(tell)]
 
 
 def _laboratory(
@@ -87,7 +89,7 @@ def _laboratory(
         plans = [
             Plan(arguments.xen, cpus, wheel, arguments.rounds) for cpus in arguments.cpus or (1, 2)
         ]
-        return [measure(plan, tell) for plan in plans]
+        return [table for plan in plans for table in measure(plan, tell)]
 
 
 def _machine() -> str:

@@ -24,6 +24,9 @@ class Handler(Protocol):
         """Take a value; False: not mine after all, ask the ioreq servers."""
 
 
+PORTS = 1 << 16
+
+
 class _Space:
     """The handlers of one address space, in order."""
 
@@ -48,14 +51,19 @@ class _Space:
 
 
 class Intercepts:
-    """The handlers of one domain. ValueError when ranges of one space overlap."""
+    """The handlers of one domain. ValueError when ranges of one space overlap.
+
+    ``taken``: a byte for each port, not 0 where a handler's range has it.
+    """
 
     def __init__(self) -> None:
+        self.taken = bytearray(PORTS)
         self._spaces = (_Space(), _Space())
 
     def add_ports(self, first: int, last: int, handler: Handler) -> None:
         """Let ``handler`` see the ports ``first`` to ``last``."""
         self._spaces[layouts.IO_RANGE_TYPE_PORT].add(first, last, handler)
+        self.taken[first : last + 1] = b"\1" * (last + 1 - first)
 
     def add_memory(self, first: int, last: int, handler: Handler) -> None:
         """Let ``handler`` see the guest-physical addresses ``first`` to ``last``."""
@@ -65,6 +73,10 @@ class Intercepts:
         """Take a handler away, wherever it was added."""
         for space in self._spaces:
             space.remove(handler)
+        ports = self._spaces[layouts.IO_RANGE_TYPE_PORT]
+        self.taken[:] = bytes(PORTS)
+        for first, last in zip(ports.firsts, ports.lasts, strict=True):
+            self.taken[first : last + 1] = b"\1" * (last + 1 - first)
 
     def find(self, space: int, address: int, size: int) -> Handler | None:
         """The handler that has all ``size`` bytes at ``address``."""

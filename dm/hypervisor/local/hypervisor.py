@@ -21,7 +21,7 @@ from . import operations
 from .clock import LocalClock
 from .connection import LocalConnection
 from .memory import LocalMemory
-from .ports import Ports
+from .ports import RAISE, Ports
 from .store import LocalStore
 
 TYPE_CHECKING = False
@@ -55,6 +55,8 @@ SHUTDOWN_REASONS = {
 
 class LocalHypervisor(Hypervisor):
     """A domain of the hypervisor at ``path``; ``domid`` may be None when it has only one."""
+
+    masks = False
 
     def __init__(self, path: str, domid: int | None = None) -> None:
         self._path = path
@@ -283,6 +285,10 @@ class LocalHypervisor(Hypervisor):
         if not self.gone:
             self._connection.call(layouts.LOCAL_CALL_UNBIND, PORT.pack(port), what)
 
+    def announce_to(self, listener: Listener, announce: Callable[[Sequence[int]], object]) -> None:
+        """See `Hypervisor.announce_to`."""
+        self._ports.announce_to(listener, announce)
+
     def events(self) -> Sequence[int]:
         """See `Hypervisor.events`."""
         return self._ports.pending()
@@ -294,7 +300,7 @@ class LocalHypervisor(Hypervisor):
     def notify(self, port: int) -> None:
         """See `Hypervisor.notify`."""
         try:
-            self._ports.notify(port)
+            os.write(self._ports.backs[port], RAISE)
         except (KeyError, OSError) as error:
             raise HostError(f"notify({self._where}, port {port}): {error}") from None
 

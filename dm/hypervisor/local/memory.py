@@ -1,7 +1,8 @@
 """The guest's RAM as one mapped memory file, with its regions; and the dirty log.
 
 Which guest-physical addresses are RAM, and where in the file they are, is the hypervisor's to say;
-it says so again after the guest gave pages back (IOREQ_TYPE_INVALIDATE).
+it is asked again after the guest gave pages back (IOREQ_TYPE_INVALIDATE), and when something is not
+where RAM was, as a mapping on demand on Xen would find what has come since.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ class LocalMemory(GuestMemory):
 
     def read(self, gpa: int, length: int) -> bytes:
         """See `GuestMemory.read`."""
-        memory = self._map
         pieces = self._pieces(gpa, length)
+        memory = self._map
         if memory is None or not pieces:
             return b""
         if len(pieces) == 1:
@@ -68,9 +69,10 @@ class LocalMemory(GuestMemory):
 
     def write(self, gpa: int, data: bytes | bytearray | memoryview[int]) -> None:
         """See `GuestMemory.write`."""
+        pieces = self._pieces(gpa, len(data))
         memory = self._map
         position = 0
-        for at, end in self._pieces(gpa, len(data)):
+        for at, end in pieces:
             if memory is not None:
                 memory[at:end] = data[position : position + end - at]
             position += end - at
@@ -82,6 +84,19 @@ class LocalMemory(GuestMemory):
         """Where in the file ``length`` bytes at ``gpa`` are: runs of (first, end) offsets."""
         if length < 0 or length > LONGEST_ACCESS:
             raise GuestError(f"an access of {length} bytes is too long")
+        pieces, missing = self._find(gpa, length)
+        if missing is None:
+            return pieces
+        if self._map is not None:
+            # The guest may have got RAM there meanwhile, of which nobody tells emulators.
+            self.take(self._ask())
+            pieces, missing = self._find(gpa, length)
+        if missing is not None:
+            raise GuestError(f"GFN {missing >> PAGE_SHIFT:#x} is not RAM")
+        return pieces
+
+    def _find(self, gpa: int, length: int) -> tuple[list[tuple[int, int]], int | None]:
+        """The runs of `_pieces`, and the first address that is in none of them."""
         pieces = []
         for first, end, offset in self._regions:
             if length and first <= gpa < end:
@@ -89,9 +104,7 @@ class LocalMemory(GuestMemory):
                 pieces.append((offset + gpa - first, offset + gpa - first + taken))
                 gpa += taken
                 length -= taken
-        if length:
-            raise GuestError(f"GFN {gpa >> PAGE_SHIFT:#x} is not RAM")
-        return pieces
+        return pieces, gpa if length else None
 
     def invalidate(self) -> None:
         """See `GuestMemory.invalidate`."""

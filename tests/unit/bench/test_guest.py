@@ -10,7 +10,7 @@ import pytest
 
 from dm.errors import ConfigError, HostError
 from tools.bench import guest
-from tools.bench.guest import compile_guest, compile_launcher, parse
+from tools.bench.guest import compile_echo, compile_guest, compile_launcher, parse
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is missing")
 
@@ -58,6 +58,16 @@ def test_the_launcher_notes_the_time_and_becomes_its_target(tmp_path: Path) -> N
     result = subprocess.run([launcher, "one", "two"], capture_output=True, text=True, check=True)
     assert result.stdout == "one two\n"
     assert int(record.read_text()) > 0
+
+
+@needs_gcc
+def test_the_echo_says_what_it_lacks_and_how_it_is_called(tmp_path: Path) -> None:
+    echo = compile_echo(tmp_path / "echo")
+    assert subprocess.run([echo], check=False).returncode == 2
+    called = [str(echo), "1", "0x5100", "sleep"]
+    result = subprocess.run(called, capture_output=True, text=True, check=False)
+    assert result.returncode == 1 or Path("/dev/xen/privcmd").exists()
+    assert "/dev/xen" in result.stderr or Path("/dev/xen/privcmd").exists()
 
 
 @needs_gcc

@@ -48,6 +48,15 @@ def test_a_disturbed_machine_is_told_by_what_xen_does_alone(ours: float, disturb
     assert ("something else ran" in notes) is disturbed
 
 
+def test_the_floor_is_the_echos_port_read_as_a_ratio_of_qemus() -> None:
+    qemu = Sample(access={"port-read": [200.0]})
+    made = laboratory.floor(
+        Plan("4.17", 2, Path("x.whl")), qemu, {"sleep": [100.0], "poll": [60.0]}
+    )
+    assert [figure.ratio for figure in made.figures] == [0.5, 0.3]
+    assert made.title.endswith("2 emulated CPUs")
+
+
 def test_no_rounds_is_the_users_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--native", "--rounds", "0"]) == 2
     assert "--rounds 0" in capsys.readouterr().err

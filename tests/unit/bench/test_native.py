@@ -7,15 +7,15 @@ from tools.bench import native, startup
 
 def test_each_case_is_measured_against_the_bare_cost() -> None:
     table = native.measure(rounds=1)
-    assert len(table.figures) == 9
+    assert len(table.figures) == 10
     assert all(figure.ratio is not None and figure.ratio > 0 for figure in table.figures)
     limits = [figure.expected for figure in table.figures]
-    assert limits == [native.LIMIT] * 7 + [native.FLAT] * 2
+    assert limits == [native.LIMIT] * 8 + [native.FLAT] * 2
 
 
 def test_a_request_costs_far_less_than_any_general_path_would() -> None:
     """A generous bound that no load of the machine breaks, but a lost fast path would."""
-    best = min(max(f.ratio or 0 for f in native.measure(rounds=50).figures[:7]) for _ in range(3))
+    best = min(max(f.ratio or 0 for f in native.measure(rounds=50).figures[:8]) for _ in range(3))
     assert best < 8
 
 

@@ -72,9 +72,9 @@ def test_the_second_start_brings_what_the_first_one_kept(tree: Path) -> None:
 
 def test_a_changed_source_is_noticed_and_kept_anew(tree: Path) -> None:
     start(tree)
-    stamp(tree, "other")
-    assert start(tree) == "imported other"
-    assert start(tree) == "brought other"
+    stamp(tree, "changed")
+    assert start(tree) == "imported changed"
+    assert start(tree) == "brought changed"
 
 
 def test_a_source_of_the_same_size_is_known_by_its_time(tree: Path) -> None:

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dm import Bank, BankMemory, Device, HostError, MmioWindow, Option, Register, Transient
+from dm import (
+    Bank,
+    BankMemory,
+    Device,
+    HostError,
+    IsaLine,
+    MmioWindow,
+    Option,
+    Register,
+    Transient,
+)
 from dm.device.platform import MEMORY, PORT
 from dm.machine.fakes import FakePlatform, TestBench
 
@@ -144,3 +154,73 @@ class TestTheFakePlatform:
             platform.claim(MEMORY, 4096, 4097)
         assert caught.value.errno == 12
         platform.claim(MEMORY, 2, 3)
+
+
+class Plain(Bank, size=16):
+    memory = BankMemory(2, 12)
+
+
+class Frame(Device):
+    """Plain memory that can be moved."""
+
+    area = MmioWindow(Plain)
+    base = Transient()
+
+    @area.address
+    def _where(self) -> int | None:
+        place: int | None = self.base
+        return place
+
+    def move(self, base: int | None) -> None:
+        self.base = base
+        self.remap()
+
+
+class TestPlainMemory:
+    def test_it_is_given_where_it_is_seen_and_goes_with_its_window(self) -> None:
+        front, frame = Movable("front"), Frame("frame")
+        spaces = TestBench(front, frame).machine.spaces
+        frame.move(BASE)
+        found = spaces.memory_at(BASE + 2)
+        assert found is not None
+        first, length, view = found
+        assert (first, length) == (BASE + 2, 12)
+        view[11] = 7
+        assert frame.area.memory[11] == 7
+        assert [spaces.memory_at(BASE + offset) for offset in (1, 14)] == [None, None]
+        front.move(BASE + 4)
+        pieces = [spaces.memory_at(BASE + offset) for offset in (3, 4, 11, 13)]
+        assert [piece and piece[:2] for piece in pieces] == [
+            (BASE + 2, 2),
+            None,
+            None,
+            (BASE + 12, 2),
+        ]
+        assert pieces[3] is not None
+        pieces[3][2][1] = 9
+        assert frame.area.memory[11] == 9
+        frame.move(None)
+        assert spaces.memory_at(BASE + 2) is None
+
+    def test_memory_that_a_device_is_told_of_is_not_plain(self) -> None:
+        class Narrow(Bank, size=16, sizes=(1, 2)):
+            memory = BankMemory(0, 16)
+
+        class Fixed(Bank, size=16):
+            memory = BankMemory(0, 16, writable=False)
+
+        class Line(Device):
+            area = MmioWindow(Plain, at=BASE)
+            line = IsaLine(5)
+
+            @line.level
+            def _level(self) -> bool:
+                return False
+
+        class Others(Device):
+            mixed = MmioWindow(Area, at=BASE + 0x100)
+            narrow = MmioWindow(Narrow, at=BASE + 0x200)
+            fixed = MmioWindow(Fixed, at=BASE + 0x300)
+
+        spaces = TestBench(Line("line"), Others("others")).machine.spaces
+        assert spaces.memory == []

@@ -52,7 +52,7 @@ def test_each_miss_halves_it_until_it_is_closed() -> None:
     window.woke(32_000)
     lengths = []
     while window.length:
-        window.missed(window.length)
+        window.missed()
         lengths.append(window.length)
     assert lengths == [32_000, 16_000, 0]
 
@@ -79,12 +79,21 @@ def test_a_given_limit_is_not_measured_away() -> None:
     assert window.limit == 77_000
 
 
+def test_where_system_calls_are_dear_watching_goes_on_for_longer() -> None:
+    window = PollWindow(2)
+    window.measured(1_000)
+    assert window.stretch == 50_000
+    window = PollWindow(2)
+    window.measured(10**6)
+    assert window.stretch == LARGEST
+
+
 def test_hits_and_misses_are_counted() -> None:
     window = PollWindow(2, 100_000)
-    window.hit(5)
-    window.hit(6)
-    window.missed(7)
-    assert (window.hits, window.misses, window.spent) == (2, 1, 18)
+    window.hit()
+    window.hit()
+    window.missed()
+    assert (window.hits, window.misses) == (2, 1)
 
 
 def test_with_one_cpu_it_yields_and_after_yielding_in_vain_more_and_more_rarely() -> None:
@@ -118,6 +127,9 @@ def test_it_stays_within_its_limit(
 ) -> None:
     window = PollWindow(cpus, limit)
     for deed, nanoseconds in deeds:
-        getattr(window, deed)(nanoseconds)
+        if deed in ("woke", "measured"):
+            getattr(window, deed)(nanoseconds)
+        else:
+            getattr(window, deed)()
         assert 0 <= window.length <= window.limit <= max(LARGEST, limit or 0)
         assert cpus > 1 or window.limit == 0

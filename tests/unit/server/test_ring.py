@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dm import Bank, BankMemory, Device, MmioWindow
+from dm.machine.fakes import TestBench
 from dm.server.ring import BufferedRing
 
 from .board import PORTS, WINDOW, Rig
@@ -140,7 +142,88 @@ def test_any_page_is_consumed_in_bounded_time(page: bytes, waiting: int) -> None
     assert ring.xens.buffered[4:] == before
 
 
+FIRST, LENGTH = 0xA0008, 24
+writes = st.tuples(
+    st.integers(FIRST - 9, FIRST + LENGTH + 9),
+    st.integers(0, 0xFFFFFFFFFFFFFFFF),
+    st.sampled_from([1, 1, 2, 4, 8]),
+    st.sampled_from([COPY, COPY, COPY, PIO]),
+)
+
+
+class TestRunsIntoPlainMemory:
+    @given(st.sampled_from(STARTS), st.lists(writes, max_size=30))
+    def test_what_is_left_is_as_if_each_entry_had_been_executed_alone(
+        self, start: int, entries: list[tuple[int, int, int, int]]
+    ) -> None:
+        ring, stored, expected = Ring(start), bytearray(LENGTH), bytearray(LENGTH)
+        others: list[tuple[int, bytes]] = []
+
+        def execute(kind: int, address: int, size: int, data: int) -> None:
+            assert not (kind == COPY and size < 8 and self._inside(address, size))
+            if kind == COPY and self._inside(address, size):
+                stored[address - FIRST : address - FIRST + size] = data.to_bytes(size, "little")
+            others.append((address, bytes(stored)))
+
+        def memory(address: int) -> tuple[int, int, memoryview[int]] | None:
+            found = FIRST <= address < FIRST + LENGTH
+            return (FIRST, LENGTH, memoryview(stored)) if found else None
+
+        ring.ring = BufferedRing(memoryview(ring.xens.buffered), execute, memory)
+        seen: list[tuple[int, bytes]] = []
+        for address, data, size, kind in entries:
+            assert ring.domain.send_buffered(ring.xens, address, data, size, kind)
+            value = (data & (1 << 8 * min(size, 8)) - 1).to_bytes(size, "little")
+            if kind == COPY and self._inside(address, size):
+                expected[address - FIRST : address - FIRST + size] = value
+            if kind != COPY or size == 8 or not self._inside(address, size):
+                seen.append((address, bytes(expected)))
+        assert ring.ring.drain() == len(entries)
+        assert stored == expected
+        assert others == seen
+        assert ring.ring.empty
+        assert ring.ring.entries == len(entries)
+        assert ring.ring.corrupt == 0
+
+    @staticmethod
+    def _inside(address: int, size: int) -> bool:
+        return address >= FIRST and address + size <= FIRST + LENGTH
+
+    @pytest.mark.parametrize("start", STARTS)
+    def test_a_run_goes_on_across_every_wrap(self, start: int) -> None:
+        ring, count = Ring(start), fitting(start)
+        stored = bytearray(count)
+        memory = 0xA0000, count, memoryview(stored)
+        ring.ring = BufferedRing(
+            memoryview(ring.xens.buffered), ring._execute, lambda address: memory
+        )
+        for index in range(count):
+            assert ring.put(0xA0000 + index, index * 7 & 0xFF)
+        assert ring.ring.drain() == count
+        assert stored == bytes(index * 7 & 0xFF for index in range(count))
+        assert ring.done == []
+
+
 class TestInAServer:
+    def test_a_run_is_stored_in_the_device_that_has_the_memory(self) -> None:
+        class Frame(Bank, size=0x1000):
+            memory = BankMemory(0, 0x1000)
+
+        class Screen(Device):
+            frame = MmioWindow(Frame, at=0xA0000)
+
+        screen = Screen("screen")
+        machine = TestBench(screen).machine
+        ring = Ring()
+        ring.ring = BufferedRing(
+            memoryview(ring.xens.buffered), ring._execute, machine.spaces.memory_at
+        )
+        for index in range(300):
+            ring.put(0xA0F00 + index, index & 0xFF)
+        assert ring.ring.drain() == 300
+        assert bytes(screen.frame.memory[0xF00:]) == bytes(range(256))
+        assert [entry[1] for entry in ring.done] == [0xA1000 + index for index in range(44)]
+
     def test_the_ring_is_drained_before_each_synchronous_request(self) -> None:
         rig = Rig()
         rig.domain.send_buffered(rig.xens, PORTS, 0x11, 1, kind=PIO)

@@ -203,6 +203,31 @@ class TestPredecessors:
         again.server.close()
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.parametrize("call", ["map 0", "enable 0"])
+    def test_one_that_died_while_it_opened_its_server_leaves_none(
+        self, call: str, tmp_path: Path
+    ) -> None:
+        domain = Domain()
+        dead = Rig(domain, opened=False, folder=tmp_path)
+        dead.xen.failures[call] = HostError("the process dies here")
+        with pytest.raises(HostError):
+            dead.open()
+        # A process that is killed removes nothing.
+        tmp_path.joinpath("opening").touch()
+        domain.kill(dead.xen)
+        rig = Rig(domain, folder=tmp_path)
+        assert list(domain.servers) == [rig.server.id]
+        assert not rig.server.adopted
+        assert list(tmp_path.iterdir()) == []
+
+    def test_one_that_another_program_has_not_enabled_yet_is_left_alone(
+        self, tmp_path: Path
+    ) -> None:
+        domain = Domain()
+        FakeXen(domain).create_server()
+        rig = Rig(domain, folder=tmp_path)
+        assert sorted(domain.servers) == [0, rig.server.id]
+
     def test_the_ranges_are_claimed_whoever_claimed_them_before(self) -> None:
         rig = Rig(self.left_behind())
         assert rig.machine.errors == 0

@@ -12,7 +12,7 @@ from dm.machine.machine import Machine
 from dm.server.loop import Loop
 from dm.server.polling import SMALLEST, PollWindow
 from dm.server.server import IoreqServer
-from dm.server.service import LONGEST_TURN, LOOK_AROUND, RING_DELAY, Service
+from dm.server.service import ANSWERS, LONGEST_TURN, LOOK_AROUND, RING_DELAY, Service
 
 from .board import PORTS, Mixed
 from .fake_xen import READ, Domain, FakeServer, FakeXen
@@ -228,6 +228,27 @@ class TestWatching:
         assert stage.window.hits == 5
         assert len(stage.poller.timeouts) - polls <= 3
 
+    def test_an_answer_costs_no_look_at_the_clock(self) -> None:
+        stage = Stage(window=1_000_000)
+        stage.window.length = 1_000_000
+        notify, left = stage.xen.notify, iter(range(100))
+        looks = []
+
+        def notify_and_go_on(port: int) -> None:
+            notify(port)
+            stage.domain.answer(stage.xens)
+            looks.append(stage.clock.time // stage.clock.tick)
+            if next(left, None) is not None:
+                stage.write(1)
+
+        stage.xen.__dict__["notify"] = notify_and_go_on
+        stage.write(1)
+        stage.service.turn()
+        assert len(looks) == 101
+        assert looks[-1] - looks[1] <= 100 / ANSWERS + 1
+        assert stage.window.hits == 100
+        assert 0 < stage.window.spent < 2_000_000
+
     def test_it_does_not_watch_when_the_window_is_closed(self) -> None:
         stage = Stage(window=0)
         stage.write(1)
@@ -259,6 +280,7 @@ class TestWatching:
             vcpu = stage.xen.local[port].vcpu
             assert vcpu is not None
             stage.domain.answer(stage.xens, vcpu)
+            stage.clock.time += 5_000
             stage.write(vcpu, vcpu)
 
         stage.xen.__dict__["notify"] = notify_and_ask_again
@@ -280,6 +302,7 @@ class TestWatching:
         def notify_and_ask_again(port: int) -> None:
             notify(port)
             stage.domain.answer(stage.xens)
+            stage.clock.time += 5_000
             if not seen:
                 stage.write(1)
 
@@ -337,6 +360,7 @@ class TestYielding:
 
     def test_a_guest_that_never_rests_does_not_keep_a_turn_from_ending(self) -> None:
         stage = self.prepared(1_000_000)
+        stage.clock.tick = 20_000
         start = stage.clock.time
         stage.service.turn()
         assert stage.clock.time - start < 2 * LONGEST_TURN

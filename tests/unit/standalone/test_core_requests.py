@@ -395,7 +395,11 @@ def test_handlers_may_not_overlap(host: Host) -> None:
     register = Register()
     domain.intercepts.add_ports(0x50, 0x5F, register)
     domain.intercepts.remove(register)
+    taken = domain.intercepts.taken
+    assert [port for port in range(1 << 16) if taken[port]] == list(range(0x40, 0x44))
     domain.intercepts.add_ports(0x50, 0x5F, Register())
+    assert len(taken) == 1 << 16
+    assert taken[0x50:0x60] == b"\1" * 16
 
 
 def test_invalidate_asks_every_enabled_server_and_the_vcpu_waits_for_all(host: Host) -> None:

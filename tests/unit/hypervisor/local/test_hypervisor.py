@@ -207,6 +207,29 @@ class TestPorts:
         assert told[2:] == ports[1:]
         loop.close()
 
+    def test_a_loop_is_told_of_each_port_without_being_asked(
+        self, peer: Peer, hypervisor: LocalHypervisor
+    ) -> None:
+        loop = Loop()
+        told: list[int] = []
+        hypervisor.announce_to(loop, told.extend)
+        remote = hypervisor.buffered_port(1)
+        ports = [hypervisor.bind(7), hypervisor.bind(remote)]
+        loop.run_once(10)
+        assert sorted(told) == ports
+        peer.raise_port(ports[0])
+        loop.run_once(10)
+        assert told[2:] == ports[:1]
+        peer.raise_port(ports[1])
+        loop.run_once(0)
+        assert told[3:] == []
+        hypervisor.unmask(ports)
+        loop.run_once(10)
+        assert told[3:] == ports[1:]
+        for port in ports:
+            hypervisor.unbind(port)
+        loop.close()
+
     def test_notifying_raises_the_other_end(self, peer: Peer, hypervisor: LocalHypervisor) -> None:
         one, two = hypervisor.bind(7), hypervisor.bind(8)
         hypervisor.notify(one)

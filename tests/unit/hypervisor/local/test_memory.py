@@ -74,7 +74,7 @@ def test_nothing_at_nowhere_is_nothing(memory: LocalMemory) -> None:
 @given(gpa=st.integers(0, 0x12000), data=st.binary(max_size=0x2100))
 def test_what_was_stored_is_read_and_all_else_stays(gpa: int, data: bytes) -> None:
     fd = memory_file(0x4000)
-    memory = LocalMemory(fd, lambda: b"", lambda first, count: None)
+    memory = LocalMemory(fd, lambda: packed(REGIONS), lambda first, count: None)
     memory.take(packed(REGIONS))
     model = {address: 0 for first, size, _ in REGIONS for address in range(first, first + size)}
     wanted = range(gpa, gpa + len(data))
@@ -109,6 +109,17 @@ def test_memory_may_grow(peer: Peer, hypervisor: LocalHypervisor) -> None:
     hypervisor.memory.invalidate()
     hypervisor.memory.write(0x207FFF, b"x")
     assert os.pread(peer.memory, 1, 32 * PAGE - 1) == b"x"
+
+
+def test_ram_that_came_without_a_word_is_found_when_it_is_used(
+    peer: Peer, hypervisor: LocalHypervisor
+) -> None:
+    os.ftruncate(peer.memory, 32 * PAGE)
+    peer.regions.append((0x200000, 8 * PAGE, 24 * PAGE))
+    hypervisor.memory.write(0x200000, b"x")
+    assert os.pread(peer.memory, 1, 24 * PAGE) == b"x"
+    with pytest.raises(GuestError):
+        hypervisor.memory.read(0x300000, 1)
 
 
 def test_regions_beyond_the_file_are_refused(peer: Peer, hypervisor: LocalHypervisor) -> None:
