@@ -23,7 +23,7 @@ from protocol import layouts
 from . import dm_op
 from .clock import VirtualClock
 from .errors import HypercallError
-from .store import StoreClient
+from .store_client import StoreClient
 
 if TYPE_CHECKING:
     from .domain import Domain

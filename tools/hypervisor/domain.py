@@ -28,6 +28,7 @@ from .vcpu import Vcpu
 if TYPE_CHECKING:
     from .connection import Connection
     from .hypercalls import Hypercalls
+    from .images.cpu_start import CpuStart
 
 __all__ = ["BUFIOREQ_GFN", "CONTROL_DOMAIN", "IOREQ_GFN", "POOL_GFN", "Domain"]
 
@@ -96,6 +97,9 @@ class Domain:
         self.on_shutdown: list[Callable[[Domain], object]] = []
         self.on_reboot: Callable[[], object] | None = None
         """What a reboot does instead of ending the domain, on a platform that resets in place."""
+        self.on_vcpu: Callable[[int, CpuStart | None, bool], object] | None = None
+        """How an engine has a vCPU brought up (True) or down by hypercall; with how it begins, the
+        first time. None: it cannot."""
         self.state: Literal["running", "shutting-down", "shutdown", "crashed"] = "running"
         self.shutdown_reason: int | None = None
         self.crash_message: str | None = None
@@ -191,7 +195,8 @@ class Domain:
             self.changed.notify_all()
 
     def soft_reset(self) -> None:
-        """XEN_DOMCTL_soft_reset: the guest's own event channels are closed, then it goes on.
+        """XEN_DOMCTL_soft_reset: the guest's own event channels are closed, the page that it shares
+        with Xen and its grant table leave its memory, then it goes on.
 
         Untouched: ioreq servers, their pages, ranges and Xen-attached ports, HVM parameters,
         memory, interrupt lines, controllers, vCPUs. HypercallError, EINVAL: not every vCPU is
@@ -201,6 +206,8 @@ class Domain:
             if self.state != "shutdown" or self.over:
                 raise HypercallError(EINVAL, f"no soft reset of a domain in state {self.state}")
             self.event_channels.reset()
+            if self.hypercalls is not None:
+                self.hypercalls.reset()
             self.resume()
 
     def pause(self) -> None:
@@ -217,6 +224,11 @@ class Domain:
                 raise HypercallError(EINVAL, "the domain is not paused")
             self._pauses -= 1
             self.changed.notify_all()
+
+    def wait_parked(self, timeout: float) -> bool:
+        """Wait until no vCPU of a held domain touches the guest. False: not in ``timeout`` seconds."""
+        with self.changed:
+            return self.changed.wait_for(lambda: all(one.parked for one in self.vcpus), timeout)
 
     def set_suspended(self, *, suspended: bool) -> None:
         """HVM_PARAM_ACPI_S_STATE: hold the guest in S3, or let it go on.

@@ -74,14 +74,18 @@ class Hypervisor:
         max_vcpus: int | None = None,
         clock: Clock | None = None,
         default_server: bool = False,
+        domid: int | None = None,
     ) -> Domain:
         """Create a domain, as a toolstack does: all vCPUs that it may have exist from the start.
 
-        ``vcpus``: how many of them are online; the rest as for `Domain`, ValueError included.
+        ``vcpus``: how many of them are online; ``domid``: None for the next one; the rest as for
+        `Domain`. ValueError also when the domid is taken.
         """
         most = vcpus if max_vcpus is None else max_vcpus
         with self._lock:
-            domid = self._next_domid
+            domid = self._next_domid if domid is None else domid
+            if domid in self.domains:
+                raise ValueError(f"there is a domain {domid} already")
             domain = Domain(
                 domid,
                 vcpus=most,
@@ -90,7 +94,7 @@ class Hypervisor:
                 clock=clock,
                 default_server=default_server,
             )
-            self._next_domid += 1
+            self._next_domid = max(self._next_domid, domid + 1)
             self.domains[domid] = domain
         domain.on_shutdown.append(lambda _: self.store.fire(RELEASED))
         if isinstance(domain.clock, RealClock):

@@ -13,11 +13,13 @@ from protocol import layouts
 
 from .errors import NotRamError
 
-__all__ = ["PAGE_SHIFT", "PAGE_SIZE", "DirtyLog", "GuestMemory", "MemoryRegion"]
+__all__ = ["PAGE_SHIFT", "PAGE_SIZE", "SPARE", "DirtyLog", "GuestMemory", "MemoryRegion"]
 
 PAGE_SIZE = layouts.IOREQ_PAGE_SIZE
 PAGE_SHIFT = 12
 ADDRESS_LIMIT = 1 << 52
+SPARE = 16 << 20
+"""Bytes that a guest can have beyond its RAM: what a toolstack allows for tables and firmware."""
 
 
 class MemoryRegion(NamedTuple):
@@ -32,28 +34,44 @@ class GuestMemory:
     """RAM at the regions ``ram``, pairs of guest-physical address and bytes, both whole pages.
 
     ValueError: a region is empty, not of whole pages, beyond 52 bits, or overlaps another one.
-    Adjacent regions become one. ``fd``: the memory file, which emulators map, too. ``types``: the
-    type of each GFN that is not plain RAM (set_mem_type); ``on_type`` is called with the first
-    GFN, their number and the type, for engines that map RAM.
+    Neighbours that lie side by side in the file are one region. ``fd``: the memory file, which
+    emulators map, too; after the pages of ``ram`` it has ``spare`` bytes, of which pages are taken
+    that the guest adds later. ``types``: the type of each GFN that is not plain RAM (set_mem_type);
+    ``on_type`` is called with the first GFN, their number and the type, for engines that map RAM.
+    ``on_change`` is called after regions have changed; ``generation`` counts how often.
+
+    Who changes regions holds the domain's lock; looking addresses up needs none.
     """
 
-    def __init__(self, ram: Iterable[tuple[int, int]]) -> None:
-        self.regions = _lay_out(ram)
-        self._gpas = [region.gpa for region in self.regions]
-        self.size = sum(region.size for region in self.regions)
+    def __init__(self, ram: Iterable[tuple[int, int]], spare: int = SPARE) -> None:
+        regions = _lay_out(ram)
+        self.size = sum(region.size for region in regions)
         self.fd = os.memfd_create("guest memory", os.MFD_CLOEXEC)
         self._close = weakref.finalize(self, os.close, self.fd)
-        os.ftruncate(self.fd, self.size)
-        self.map = mmap.mmap(self.fd, self.size)
+        self._fresh, self._end = self.size, self.size + spare
+        """The part of the file that no page was taken of yet."""
+        os.ftruncate(self.fd, self._end)
+        self.map = mmap.mmap(self.fd, self._end)
         self._all = memoryview(self.map)
+        self._freed: list[int] = []
         self.types: dict[int, int] = {}
         self.on_type: list[Callable[[int, int, int], object]] = []
+        self.on_change: list[Callable[[], object]] = []
+        self.generation = 0
+        self._table = (regions, [region.gpa for region in regions])
+        """Regions and their addresses; one attribute, so that a look-up sees both of one time."""
+
+    @property
+    def regions(self) -> list[MemoryRegion]:
+        """The runs of RAM, by address."""
+        return self._table[0]
 
     def find(self, gpa: int) -> MemoryRegion | None:
         """The region that has the byte at ``gpa``."""
-        index = bisect_right(self._gpas, gpa) - 1
+        regions, gpas = self._table
+        index = bisect_right(gpas, gpa) - 1
         if index >= 0:
-            region = self.regions[index]
+            region = regions[index]
             if gpa < region.gpa + region.size:
                 return region
         return None
@@ -65,6 +83,53 @@ class GuestMemory:
             raise NotRamError(f"{length} bytes at {gpa:#x} are not all RAM")
         start = region.offset + gpa - region.gpa
         return self._all[start : start + length]
+
+    def page(self, offset: int) -> memoryview[int]:
+        """The page at ``offset`` of the memory file, wherever the guest has it."""
+        return self._all[offset : offset + PAGE_SIZE]
+
+    def take_page(self) -> int | None:
+        """A zeroed page of the spare ones: its offset in the file. None: there is no more."""
+        if self._freed:
+            return self._freed.pop()
+        if self._fresh >= self._end:
+            return None
+        self._fresh += PAGE_SIZE
+        return self._fresh - PAGE_SIZE
+
+    def give_page(self, offset: int) -> None:
+        """Give a page back that nobody has mapped any more."""
+        self._all[offset : offset + PAGE_SIZE] = bytes(PAGE_SIZE)
+        self._freed.append(offset)
+
+    def map_page(self, gfn: int, offset: int) -> None:
+        """Make the page at ``offset`` of the file the guest's at ``gfn``, which is free."""
+        added = MemoryRegion(gfn << PAGE_SHIFT, PAGE_SIZE, offset)
+        if self.find(added.gpa) is not None or not 0 <= added.gpa < ADDRESS_LIMIT:
+            raise ValueError(f"GFN {gfn:#x} is taken or beyond 52 bits")
+        self._set(_join(sorted([*self.regions, added])))
+
+    def unmap_page(self, gfn: int) -> int | None:
+        """Take the page at ``gfn`` from the guest: its offset in the file. None: it has none."""
+        gpa = gfn << PAGE_SHIFT
+        region = self.find(gpa)
+        if region is None:
+            return None
+        before, after = gpa - region.gpa, region.gpa + region.size - gpa - PAGE_SIZE
+        parts = [
+            region._replace(size=before),
+            MemoryRegion(gpa + PAGE_SIZE, after, region.offset + before + PAGE_SIZE),
+        ]
+        others = [one for one in self.regions if one is not region]
+        self._set(sorted([*others, *(part for part in parts if part.size)]))
+        self.types.pop(gfn, None)
+        return region.offset + before
+
+    def _set(self, regions: list[MemoryRegion]) -> None:
+        self._table = (regions, [region.gpa for region in regions])
+        self.generation += 1
+        for told in self.on_change:
+            told()
 
     def read(self, gpa: int, length: int) -> bytes:
         """A copy of ``length`` bytes. NotRamError: see `view`."""
@@ -157,18 +222,30 @@ class DirtyLog:
 def _lay_out(ram: Iterable[tuple[int, int]]) -> list[MemoryRegion]:
     """Sort, check and join regions, and give each its place in the file."""
     regions: list[MemoryRegion] = []
-    offset = 0
+    offset = end = 0
     for gpa, size in sorted(ram):
         if size <= 0 or gpa < 0 or (gpa | size) & (PAGE_SIZE - 1) or gpa + size > ADDRESS_LIMIT:
             raise ValueError(f"RAM of {size:#x} bytes at {gpa:#x}: whole pages below 2**52 only")
-        end = regions[-1].gpa + regions[-1].size if regions else -1
         if gpa < end:
             raise ValueError(f"RAM at {gpa:#x} overlaps RAM that ends at {end:#x}")
-        if gpa == end:
-            regions[-1] = regions[-1]._replace(size=regions[-1].size + size)
-        else:
-            regions.append(MemoryRegion(gpa, size, offset))
+        regions.append(MemoryRegion(gpa, size, offset))
         offset += size
+        end = gpa + size
     if not regions:
         raise ValueError("a domain needs RAM")
-    return regions
+    return _join(regions)
+
+
+def _join(regions: Iterable[MemoryRegion]) -> list[MemoryRegion]:
+    """Sorted regions, those made one that go on in the file where they go on for the guest."""
+    joined: list[MemoryRegion] = []
+    for region in regions:
+        last = joined[-1] if joined else None
+        if last is not None and (last.gpa + last.size, last.offset + last.size) == (
+            region.gpa,
+            region.offset,
+        ):
+            joined[-1] = last._replace(size=last.size + region.size)
+        else:
+            joined.append(region)
+    return joined

@@ -55,6 +55,9 @@ BY_GUEST = frozenset(
         layouts.HVM_PARAM_VM86_TSS_SIZED,
         layouts.HVM_PARAM_ACPI_IOPORTS_LOCATION,
         layouts.HVM_PARAM_VM_GENERATION_ID_ADDR,
+        layouts.HVM_PARAM_STORE_EVTCHN,
+        layouts.HVM_PARAM_CONSOLE_EVTCHN,
+        layouts.HVM_PARAM_X87_FIP_WIDTH,
     }
 )
 """What a guest may set of its own: else EPERM."""

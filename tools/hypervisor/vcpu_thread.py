@@ -37,7 +37,8 @@ class VcpuThread:
 
     ``attention``: the thread must call `rest` before the guest goes on; whoever sets it calls
     ``on_kick``, under the domain's lock, so that an engine can interrupt the guest. ``online``:
-    whether the vCPU is up from the start. ``wake_fd``: what emulators raise.
+    whether the vCPU is up from the start. ``wake_fd``: what emulators raise. ``parked``: the thread
+    waits in `rest`, and does not touch the guest until the domain goes on.
     """
 
     def __init__(self, domain: Domain, number: int, *, online: bool = True) -> None:
@@ -49,6 +50,7 @@ class VcpuThread:
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
         weakref.finalize(self, os.close, self.wake_fd)
         self.waiting = False
+        self.parked = False
         self._stopped = False
         self._invalidate = False
         self._event: Event | None = None
@@ -73,7 +75,11 @@ class VcpuThread:
                     raise DomainEnded(f"vCPU {self.id} of domain {domain.domid}")
                 if not domain.held:
                     break
+                if not self.parked:
+                    self.parked = True
+                    domain.changed.notify_all()
                 domain.changed.wait()
+            self.parked = False
             self.attention = False
             invalidate, self._invalidate = self._invalidate, False
         if invalidate:

@@ -48,6 +48,8 @@ HEADERS = (
     "xen/hvm/hvm_info_table.h",
     "xen/hvm/e820.h",
     "xen/hvm/save.h",
+    "xen/vcpu.h",
+    "xen/hvm/hvm_vcpu.h",
     "xen/arch-x86/hvm/start_info.h",
     "xen/memory.h",
     "xen/sched.h",
@@ -66,7 +68,9 @@ ENUM_PATTERNS = {
     "DmOp": "XEN_DMOP_{lower}",
     "E820Type": "E820_{upper}",
     "EventChannelOp": "EVTCHNOP_{lower}",
+    "EventChannelStatus": "EVTCHNSTAT_{lower}",
     "EventType": "XEN_DMOP_EVENT_{lower}",
+    "HvmCpuid": "XEN_HVM_CPUID_{upper}",
     "HvmOp": "HVMOP_{lower}",
     "HvmParam": "HVM_PARAM_{upper}",
     "HvmSaveCode": "HVM_SAVE_CODE({upper})",
@@ -79,8 +83,10 @@ ENUM_PATTERNS = {
     "IoreqState": "STATE_IOREQ_{upper}",
     "IoreqType": "IOREQ_TYPE_{upper}",
     "McaCapability": "XEN_HVM_MCA_CAP_{upper}",
+    "MapSpace": "XENMAPSPACE_{lower}",
     "MemCacheattr": "XEN_DMOP_MEM_CACHEATTR_{upper}",
     "MemType": "HVMMEM_{lower}",
+    "MemoryOp": "XENMEM_{lower}",
     "MemmapType": "XEN_HVM_MEMMAP_TYPE_{upper}",
     "MsiControl": "PCI_MSI_FLAGS_{upper}",
     "MsixControl": "PCI_MSIX_FLAGS_{upper}",
@@ -96,6 +102,7 @@ ENUM_PATTERNS = {
     "SchedOp": "SCHEDOP_{lower}",
     "ShutdownReason": "SHUTDOWN_{lower}",
     "TimerMode": "HVMPTM_{lower}",
+    "VcpuOp": "VCPUOP_{lower}",
     "ViridianFeature": "HVMPV_{lower}",
     "XenVersionOp": "XENVER_{lower}",
     "XenmemResource": "XENMEM_resource_{lower}",
@@ -132,6 +139,7 @@ MEMBER_NAMES = {
 CONSTANT_NAMES = {
     "BUFIOREQ_SLOT_COUNT": "IOREQ_BUFFER_SLOT_NUM",
     "CALLBACK_IRQ_TYPE_MASK": "HVM_PARAM_CALLBACK_IRQ_TYPE_MASK",
+    "DOMID_SELF": "DOMID_SELF",
     "E820_ENTRY_MAX": "E820MAX",
     "HVM_BELOW_4G_MMIO_LENGTH": "HVM_BELOW_4G_MMIO_LENGTH",
     "HVM_BELOW_4G_MMIO_START": "HVM_BELOW_4G_MMIO_START",
@@ -151,6 +159,7 @@ CONSTANT_NAMES = {
     "IOREQ_SLOT_COUNT": "HVM_MAX_VCPUS",
     "PCI_BAR_COUNT": "PCI_STD_NUM_BARS",
     "PCI_CONFIG_SIZE": "PCI_CFG_SPACE_SIZE",
+    "VCPU_INFO_SIZE": "sizeof(struct vcpu_info)",
     "XEN_CPUID_FIRST": "XEN_CPUID_FIRST_LEAF",
     "XENSTORE_ABS_PATH_MAX": "XENSTORE_ABS_PATH_MAX",
     "XENSTORE_PAYLOAD_MAX": "XENSTORE_PAYLOAD_MAX",
@@ -162,6 +171,7 @@ CONSTANT_NAMES = {
 # vCPU's slot only and lets callers index past it; xenstore's page has one more word since Xen 4.21.
 SIZE_EXPRESSIONS = {
     "XENSTORE_PAGE": "offsetof(struct xenstore_domain_interface, error) + 4",
+    "SHARED_INFO": "offsetof(struct shared_info, wc_sec_hi) + 4",
     "SHARED_PAGE": "HVM_MAX_VCPUS * sizeof(struct ioreq)",
     "SHARED_PAGE.vcpu_ioreq": "HVM_MAX_VCPUS * sizeof(struct ioreq)",
 }
@@ -289,6 +299,10 @@ _OURS = "the format is ioreqd's own"
 
 # What no installed header states, and why.
 NOT_IN_HEADERS = {
+    **dict.fromkeys(
+        (name for name in hypercall.__all__ if name.startswith("COMPAT_")),
+        "a 64-bit program sees the 64-bit shapes only",
+    ),
     "DM_OP_ARGUMENTS": "a table of declarations that are compared one by one",
     "HVM_E820_TABLE": "HVM_E820_NR_OFFSET and HVM_E820_OFFSET, which are compared, define it",
     "HVM_INFO_SIGNATURE": "public/hvm/hvm_info_table.h has it in a comment",

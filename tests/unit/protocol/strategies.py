@@ -37,7 +37,10 @@ def values(declaration: Any) -> st.SearchStrategy[Any]:
     if isinstance(core, Transformed):
         return values(core.subcon)
     if isinstance(core, FormatField):
-        return st.integers(0, 2 ** (8 * core.sizeof()) - 1)
+        bits = 8 * core.sizeof()
+        if core.fmtstr[-1].islower():
+            return st.integers(-(1 << bits - 1), (1 << bits - 1) - 1)
+        return st.integers(0, (1 << bits) - 1)
     if isinstance(core, BitsInteger):
         return st.integers(0, 2**core.length - 1)
     if isinstance(core, Bytes):

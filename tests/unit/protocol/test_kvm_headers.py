@@ -1,4 +1,4 @@
-"""The declarations of protocol/kvm.py against Linux's own headers, as a C compiler reads them."""
+"""protocol/kvm.py and kvm_chips.py against Linux's own headers, as a C compiler reads them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from protocol import kvm
+from protocol import kvm, kvm_chips
 
 PATTERNS = {
     "KvmCap": "KVM_CAP_{}",
+    "KvmChipRequest": "KVM_{}",
     "KvmExit": "KVM_EXIT_{}",
     "KvmInternalError": "KVM_INTERNAL_ERROR_{}",
     "KvmRequest": "KVM_{}",
+    "KvmRunState": "KVM_MP_STATE_{}",
     "KvmVcpuEventsFlag": "KVM_VCPUEVENT_VALID_{}",
 }
 CONSTANTS = {
@@ -33,11 +35,14 @@ STRUCTURES = {
     "KvmEnableCap": "struct kvm_enable_cap",
     "KvmInternal": "typeof(((struct kvm_run *)0)->internal)",
     "KvmIo": "typeof(((struct kvm_run *)0)->io)",
+    "KvmIoapicState": "struct kvm_irqchip",
     "KvmIrqLevel": "struct kvm_irq_level",
     "KvmIrqRouting": "struct kvm_irq_routing",
     "KvmIrqRoutingEntry": "struct kvm_irq_routing_entry",
+    "KvmLapicState": "struct kvm_lapic_state",
     "KvmMemoryRegion": "struct kvm_userspace_memory_region",
     "KvmMmio": "typeof(((struct kvm_run *)0)->mmio)",
+    "KvmMpState": "struct kvm_mp_state",
     "KvmMsi": "struct kvm_msi",
     "KvmMsr": "typeof(((struct kvm_run *)0)->msr)",
     "KvmPitConfig": "struct kvm_pit_config",
@@ -49,6 +54,14 @@ STRUCTURES = {
     "KvmVcpuEvents": "struct kvm_vcpu_events",
 }
 MEMBERS = {
+    "KvmIoapicState.base_address": "chip.ioapic.base_address",
+    "KvmIoapicState.select": "chip.ioapic.ioregsel",
+    "KvmIoapicState.id": "chip.ioapic.id",
+    "KvmIoapicState.requests": "chip.ioapic.irr",
+    "KvmIoapicState.pad2": "chip.ioapic.pad",
+    "KvmIoapicState.redirections": "chip.ioapic.redirtbl",
+    "KvmIoapicState.rest": None,
+    "KvmLapicState.registers": "regs",
     "KvmIrqRoutingEntry.irqchip": "u.irqchip.irqchip",
     "KvmIrqRoutingEntry.pin": "u.irqchip.pin",
     "KvmIrqRoutingEntry.rest": None,
@@ -76,13 +89,14 @@ NOT_IN_HEADERS = {
     "kvm_request": "compared by what it makes, the requests",
 }
 
+DECLARED = {name: getattr(module, name) for module in (kvm, kvm_chips) for name in module.__all__}
+
 Fact = tuple[str, str, int]
 
 
 def facts() -> Iterator[Fact]:
     """Label, C expression and declared value of all that the headers can confirm."""
-    for name in kvm.__all__:
-        value = getattr(kvm, name)
+    for name, value in DECLARED.items():
         if name in NOT_IN_HEADERS:
             continue
         if name in CONSTANTS:
@@ -148,7 +162,7 @@ def test_declarations_equal_the_headers(folder: Path) -> None:
 def test_every_member_of_a_structure_is_declared() -> None:
     """Fields that follow each other without a gap leave nothing out."""
     for name in STRUCTURES.keys() - {"KvmRun"}:
-        structure = getattr(kvm, name)
+        structure = DECLARED[name]
         end = 0
         for field, *_ in structure._fields_:
             place = getattr(structure, field)
@@ -161,14 +175,14 @@ def test_every_member_of_a_structure_is_declared() -> None:
 def test_no_number_stands_twice_in_an_enumeration() -> None:
     """A second name for a number would hide behind the first."""
     for name in PATTERNS:
-        enumeration = getattr(kvm, name)
+        enumeration = DECLARED[name]
         assert len(list(enumeration)) == len(enumeration.__members__), name
 
 
 def test_every_declaration_is_compared_or_excused() -> None:
     tables = (PATTERNS, CONSTANTS, STRUCTURES, NOT_IN_HEADERS)
-    assert sorted(name for table in tables for name in table) == sorted(kvm.__all__)
-    fields = {f"{name}.{field}" for name in STRUCTURES for field, *_ in getattr(kvm, name)._fields_}
+    assert sorted(name for table in tables for name in table) == sorted(DECLARED)
+    fields = {f"{name}.{field}" for name in STRUCTURES for field, *_ in DECLARED[name]._fields_}
     assert MEMBERS.keys() | OPEN_FIELDS <= fields
 
 

@@ -79,7 +79,8 @@ def test_values_that_cannot_be_are_refused(index: int, value: int) -> None:
 def test_a_guest_sets_only_what_is_its_own() -> None:
     params = domain().params
     for index in BY_GUEST:
-        params.set(index, 1, by_guest=True)
+        value = 4 if index == layouts.HVM_PARAM_X87_FIP_WIDTH else 1
+        params.set(index, value, by_guest=True)
     assert refusal(params, layouts.HVM_PARAM_IOREQ_PFN, 1, by_guest=True) == EPERM
     assert refusal(params, layouts.HVM_PARAM_IDENT_PT, 1, by_guest=True) == EPERM
 

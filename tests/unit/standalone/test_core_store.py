@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import layouts
-from tools.hypervisor.store import Store, StoreClient, StoreError
+from tools.hypervisor.store import Store, StoreError
+from tools.hypervisor.store_client import StoreClient
 
 from .core_emulator import Host, RefusedError
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..errors import DomainEnded
+from ..errors import DomainEnded, EngineUnavailable
 
 if TYPE_CHECKING:
     from ..domain import Domain
@@ -34,6 +34,20 @@ class Engine:
         ``vcpu.take_event()``; ``vcpu.on_kick`` is how to be told while guest code runs.
         """
         raise NotImplementedError
+
+    def save_state(self) -> dict[str, Any]:
+        """All that the engine has of a domain whose vCPUs are parked, as numbers by name.
+
+        EngineUnavailable: this engine cannot tell.
+        """
+        raise EngineUnavailable(f"the {self.name} engine cannot save its processors")
+
+    def load_state(self, state: object) -> None:
+        """Take over what `save_state` gave, before `start`.
+
+        StateError, and then nothing has changed. EngineUnavailable: this engine cannot.
+        """
+        raise EngineUnavailable(f"the {self.name} engine cannot restore processors")
 
     def start(self) -> None:
         """Let the vCPUs run."""

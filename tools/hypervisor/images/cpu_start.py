@@ -15,7 +15,8 @@ class CpuStart:
     ``real``: 16-bit segments; code at ``cs_base`` + ``ip``, where a base of 0 with a selector other
     than 0 is the selector's own (16 times ``cs``). ``protected``: flat 32-bit segments, paging off.
     ``long``: 64-bit code with paging by the tables at ``page_table`` (CR3). ``ebx`` is the GPA of a
-    start-info structure or 0; ``sp`` the stack pointer. Interrupts are off in every mode.
+    start-info structure or 0; ``eax`` what a guest gives a further vCPU; ``sp`` the stack pointer.
+    Interrupts are off in every mode.
     """
 
     mode: Literal["real", "protected", "long"]
@@ -25,6 +26,7 @@ class CpuStart:
     ebx: int = 0
     sp: int = 0
     page_table: int = 0
+    eax: int = 0
 
     @property
     def code_base(self) -> int:

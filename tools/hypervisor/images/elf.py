@@ -22,7 +22,7 @@ from .flat import RamRegions, place, read_image
 if TYPE_CHECKING:
     from elftools.elf.elffile import ELFFile
 
-__all__ = ["ELF_MAGIC", "load_elf"]
+__all__ = ["ELF_MAGIC", "ElfImage", "ElfSegment", "load_elf", "load_segments", "read_elf"]
 
 ELF_MAGIC: Final = b"\x7fELF"
 PHYS32_ENTRY: Final = 18
@@ -34,7 +34,7 @@ MASK_32: Final = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
-class Segment:
+class ElfSegment:
     """A loadable segment: physical and virtual address, its bytes, and how many it occupies."""
 
     paddr: int
@@ -44,22 +44,17 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Image:
+class ElfImage:
     """What is needed of an ELF file. ``phys32_entry`` is the PVH entry, if a note gives one."""
 
     bits: int
     entry: int
-    segments: list[Segment]
+    segments: list[ElfSegment]
     phys32_entry: int | None
 
 
-def load_elf(memory: RamRegions, path: str | Path, cmdline: str = "") -> CpuStart:
-    """Load an ELF file of either class and build what its entry expects.
-
-    With Xen's PVH note, and for any 32-bit file: protected mode, EBX at a start-info structure with
-    ``cmdline`` and the memory map. For a 64-bit file without the note: long mode with identity page
-    tables, RBX at the same structure. Raises `ImageError`.
-    """
+def read_elf(path: str | Path) -> ElfImage:
+    """Read and check an ELF file. Raises `ImageError`."""
     data = read_image(path)
     try:
         image = _parse(data)
@@ -69,9 +64,25 @@ def load_elf(memory: RamRegions, path: str | Path, cmdline: str = "") -> CpuStar
     except Exception as error:
         # On files that lie about themselves pyelftools raises nearly anything.
         raise ImageError(f"{path}: a damaged ELF file: {_one_line(error)}") from error
+    return image
+
+
+def load_segments(memory: RamRegions, image: ElfImage, what: str) -> None:
+    """Put an image where its physical addresses say. `ImageError`, with ``what``: it is not RAM."""
     for segment in image.segments:
-        place(memory, segment.paddr, segment.data, str(path))
-        _clear(memory, segment, str(path))
+        place(memory, segment.paddr, segment.data, what)
+        _clear(memory, segment, what)
+
+
+def load_elf(memory: RamRegions, path: str | Path, cmdline: str = "") -> CpuStart:
+    """Load an ELF file of either class and build what its entry expects.
+
+    With Xen's PVH note, and for any 32-bit file: protected mode, EBX at a start-info structure with
+    ``cmdline`` and the memory map. For a 64-bit file without the note: long mode with identity page
+    tables, RBX at the same structure. Raises `ImageError`.
+    """
+    image = read_elf(path)
+    load_segments(memory, image, str(path))
     occupied = [(s.paddr, s.paddr + s.size) for s in image.segments]
     try:
         return _start(memory, image, cmdline, occupied)
@@ -80,7 +91,7 @@ def load_elf(memory: RamRegions, path: str | Path, cmdline: str = "") -> CpuStar
 
 
 def _start(
-    memory: RamRegions, image: Image, cmdline: str, occupied: list[tuple[int, int]]
+    memory: RamRegions, image: ElfImage, cmdline: str, occupied: list[tuple[int, int]]
 ) -> CpuStart:
     info, used = build_start_info(memory, cmdline, occupied)
     if image.phys32_entry is not None:
@@ -92,7 +103,7 @@ def _start(
     return CpuStart("long", ip=entry, ebx=info, page_table=tables)
 
 
-def _parse(data: bytes) -> Image:
+def _parse(data: bytes) -> ElfImage:
     if not data.startswith(ELF_MAGIC):
         raise ImageError("not an ELF file")
     # Imported here: it takes as long as a small guest, which may have no ELF file at all.
@@ -108,16 +119,18 @@ def _parse(data: bytes) -> Image:
         raise ImageError(f"an ELF file of type {header['e_type']}, not a program")
     if elf.num_segments() > MOST_SEGMENTS:
         raise ImageError(f"more than {MOST_SEGMENTS} program headers")
+    if any(segment["p_type"] == "PT_INTERP" for segment in elf.iter_segments()):
+        raise ImageError("an ELF program for an operating system, not for a bare machine")
     segments = list(_segments(elf, data))
     if not segments:
         raise ImageError("an ELF file without anything to load")
     entry = _note_entry(elf, data)
     if entry is not None and not any(s.paddr <= entry < s.paddr + s.size for s in segments):
         raise ImageError(f"the PVH entry {entry:#x} of its note lies in no segment")
-    return Image(elf.elfclass, header["e_entry"], segments, entry)
+    return ElfImage(elf.elfclass, header["e_entry"], segments, entry)
 
 
-def _segments(elf: ELFFile, data: bytes) -> Iterator[Segment]:
+def _segments(elf: ELFFile, data: bytes) -> Iterator[ElfSegment]:
     for number, segment in enumerate(elf.iter_segments()):
         head = segment.header
         if head["p_type"] != "PT_LOAD" or not head["p_memsz"]:
@@ -128,10 +141,10 @@ def _segments(elf: ELFFile, data: bytes) -> Iterator[Segment]:
         if length > head["p_memsz"]:
             raise ImageError(f"segment {number} has more bytes in the file than in memory")
         bytes_ = data[start : start + length]
-        yield Segment(head["p_paddr"], head["p_vaddr"], bytes_, head["p_memsz"])
+        yield ElfSegment(head["p_paddr"], head["p_vaddr"], bytes_, head["p_memsz"])
 
 
-def _check_layout(segments: list[Segment]) -> None:
+def _check_layout(segments: list[ElfSegment]) -> None:
     end = 0
     for segment in sorted(segments, key=lambda one: one.paddr):
         if segment.paddr < end:
@@ -139,7 +152,7 @@ def _check_layout(segments: list[Segment]) -> None:
         end = segment.paddr + segment.size
 
 
-def _clear(memory: RamRegions, segment: Segment, what: str) -> None:
+def _clear(memory: RamRegions, segment: ElfSegment, what: str) -> None:
     """Zero a segment's part that is not in the file."""
     at, end = segment.paddr + len(segment.data), segment.paddr + segment.size
     room = sum(size for _, size, _ in memory.regions)
@@ -148,7 +161,7 @@ def _clear(memory: RamRegions, segment: Segment, what: str) -> None:
     place(memory, at, bytes(end - at), what)
 
 
-def _physical_entry(image: Image) -> int:
+def _physical_entry(image: ElfImage) -> int:
     """The entry point's physical address: the ELF header has a virtual one."""
     for segment in image.segments:
         if segment.vaddr <= image.entry < segment.vaddr + segment.size:

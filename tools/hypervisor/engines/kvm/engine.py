@@ -24,7 +24,9 @@ from .ending import describe
 from .events import inject
 from .kick import forget_kicks, kick, kickable
 from .machine import KvmCpu, KvmMachine
+from .orders import Orders
 from .start import enter
+from .virtual_wire import wire
 
 if TYPE_CHECKING:
     from ...domain import Domain
@@ -71,6 +73,8 @@ class KvmEngine(Engine):
         for number, cpu in self._cpus.items():
             machine.identify(cpu, self._leaves(number))
         enter(first, start)
+        self._orders = Orders(domain)
+        domain.on_vcpu = self._orders.give
         with domain.lock:
             self._show_memory()
             Timekeepers(domain)
@@ -138,6 +142,7 @@ class KvmEngine(Engine):
             if run.immediate_exit:
                 run.immediate_exit = 0
                 vcpu.rest()
+                self._orders.follow(vcpu.id, cpu)
                 event = event or vcpu.take_event()
                 if event is not None:
                     # First comes the end of the access that the last exit was about, which takes
@@ -206,6 +211,9 @@ class KvmEngine(Engine):
         except OSError as error:
             self._crash(vcpu, cpu, f"its memory cannot be mapped: {error.strerror}")
         cpu.set_regs(regs)
+        if number == layouts.HYPERCALL_HVM_OP and vcpu.id == 0:
+            # Firmware makes one of these, at least, after it has set up the interrupt controllers.
+            wire(self._machine, cpu)
 
     def _read_msr(self, vcpu: Vcpu, cpu: KvmCpu) -> None:
         cpu.run.exit.msr.error = 1

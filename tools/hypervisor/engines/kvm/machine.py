@@ -32,6 +32,7 @@ from protocol.kvm import (
     KvmSignalMask,
     KvmSregs,
 )
+from protocol.kvm_chips import KvmChipRequest, KvmIoapicState, KvmMpState
 
 from ...errors import EngineUnavailable
 from .control import attempt, control
@@ -89,6 +90,17 @@ class KvmCpu:
     def set_sregs(self, sregs: KvmSregs) -> None:
         """Set the segment and control registers."""
         control(self.fd, KvmRequest.SET_SREGS, sregs)
+
+    @property
+    def run_state(self) -> int:
+        """Whether it runs, or what it waits for: a KvmRunState."""
+        state = KvmMpState()
+        control(self.fd, KvmChipRequest.GET_MP_STATE, state)
+        return int(state.mp_state)
+
+    @run_state.setter
+    def run_state(self, state: int) -> None:
+        control(self.fd, KvmChipRequest.SET_MP_STATE, KvmMpState(mp_state=state))
 
     def tsc_khz(self) -> int:
         """How fast its time-stamp counter runs; 0: unknown."""
@@ -169,6 +181,12 @@ class KvmMachine:
     def extension(self, capability: KvmCap) -> int:
         """What the kernel says about a capability; 0 when it lacks it."""
         return control(self._kvm, KvmRequest.CHECK_EXTENSION, int(capability))
+
+    def ioapic(self) -> KvmIoapicState:
+        """The state of the kernel's I/O APIC."""
+        state = KvmIoapicState(chip_id=IOAPIC)
+        control(self._vm, KvmChipRequest.GET_IRQCHIP, state)
+        return state
 
     def let_msrs_out(self) -> None:
         """Have accesses to MSRs that the kernel does not know come out."""

@@ -31,7 +31,9 @@ def enter(cpu: KvmCpu, start: CpuStart) -> None:
             sregs.efer |= EFER_LONG_ENABLE | EFER_LONG_ACTIVE
             sregs.cr0 |= CR0_PAGING
     cpu.set_sregs(sregs)
-    cpu.set_regs(KvmRegs(rip=start.ip, rbx=start.ebx, rsp=start.sp, rflags=RFLAGS_FIXED))
+    registers = KvmRegs(rip=start.ip, rax=start.eax, rbx=start.ebx, rsp=start.sp)
+    registers.rflags = RFLAGS_FIXED
+    cpu.set_regs(registers)
 
 
 def _real(sregs: KvmSregs, start: CpuStart) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ...errors import NotRamError
-from .library import ACCESS_HOOK, HOOK_MEM_READ, HOOK_MEM_WRITE, Emulator
+from .library import Emulator
 from .paging import FaultError, LinearMemory, UnreachableError
 from .registers import RCX, REG_RIP, Registers
 from .strings import INS, MOVS, OUTS, STOS, StringInstruction, decode, fetch, room
@@ -101,6 +101,8 @@ class Access:
         self._plain: set[int] = set()
         """Where instructions are that are no string instructions; to be in here wrongly costs
         only that elements go one by one."""
+        self.access = self._memory_hook()
+        """The hook in front of memory-mapped I/O."""
         self._hook_ports(lines, number)
 
     @property
@@ -108,18 +110,15 @@ class Access:
         """Whether a request's elements are still being handed out: no interrupt may come now."""
         return self._bulk is not None and self._bulk.left > 0
 
+    @property
+    def left(self) -> int:
+        """How many elements of a request are still to be handed out."""
+        return self._bulk.left if self._bulk is not None else 0
+
     def fail(self, error: BaseException) -> None:
         """Keep what a request raised; the run ends at the next port access or by its count."""
         if self.failure is None:
             self.failure = error
-
-    def map_holes(self, holes: list[tuple[int, int]]) -> None:
-        """Make ranges (GPA, bytes) memory-mapped I/O."""
-        hook = self._memory_hook()
-        for gpa, size in holes:
-            self._emulator.map_mmio(gpa, size, self._reader(gpa), self._writer)
-            span = (gpa, gpa + size - 1)
-            self._emulator.hook(HOOK_MEM_READ | HOOK_MEM_WRITE, ACCESS_HOOK, hook, span)
 
     def _hook_ports(self, lines: Lines, number: int) -> None:
         requests, pending, plain = self._requests, lines.pending, self._plain
@@ -189,7 +188,9 @@ class Access:
 
         return access
 
-    def _reader(self, base: int) -> Callable[[int | None, int, int, None], int]:
+    def reader(self, base: int) -> Callable[[int | None, int, int, None], int]:
+        """The callback that hands out what was read in a hole that begins at ``base``."""
+
         def read(_handle: int | None, offset: int, size: int, _user: None) -> int:
             if self._parts <= 0:
                 self._foreign(base + offset)
@@ -201,7 +202,8 @@ class Access:
 
         return read
 
-    def _writer(self, _handle: int | None, offset: int, size: int, value: int, _user: None) -> None:
+    def writer(self, handle: int | None, offset: int, size: int, value: int, user: None, /) -> None:
+        """The callback that is left with the pieces of a write."""
         if self._parts <= 0:
             self._foreign(offset)
         self._parts -= size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from protocol import layouts
 
@@ -12,8 +12,9 @@ from ...chips.board import Board
 from ...images.cpu_start import CpuStart
 from .. import Engine
 from .access import Requests
-from .loop import INIT, Loop
+from .loop import DOWN, INIT, UP, Loop
 from .processor import Processor
+from .state import EngineState
 from .turns import Turns
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ class UnicornEngine(Engine):
                 self,
             )
         self.board.on_interrupt = lambda number: self._loops[number].kick()
+        domain.on_vcpu = lambda number, begin, up: self._loops[number].post(
+            begin or (UP if up else DOWN)
+        )
         self.board.bus.on_init = lambda number: self._loops[number].post(INIT)
         self.board.bus.on_startup = lambda number, vector: self._loops[number].post(vector)
 
@@ -71,6 +75,14 @@ class UnicornEngine(Engine):
         super().stop()
         for loop in self._loops.values():
             loop.close()
+
+    def save_state(self) -> dict[str, Any]:
+        """The processors and the board's chips."""
+        return EngineState(len(self._loops), self.board).save_from(self._loops)
+
+    def load_state(self, state: object) -> None:
+        """Take the processors and the chips over. StateError, and then nothing has changed."""
+        EngineState(len(self._loops), self.board).load_into(self._loops, state)
 
     def leap(self) -> bool:
         """Let virtual time leap to the next deadline if no vCPU runs guest code; whether it did."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
+from ...errors import NotRamError
 from .paging import FaultError
 from .registers import RAX, RBX, RCX, RDI, RDX, RSI, Registers
 
@@ -90,7 +91,10 @@ def write_msr(registers: Registers, hypercalls: Hypercalls | None) -> None:
     number = registers.general(RCX) & MASK_32
     if hypercalls is not None and number == hypercalls.msr:
         value = (registers.general(RDX) & MASK_32) << 32 | registers.general(RAX) & MASK_32
-        hypercalls.fill_page(value)
+        try:
+            hypercalls.fill_page(value, wide=registers.width == 64)
+        except NotRamError:
+            raise FaultError(PROTECTION, 0) from None
     elif number not in LEAVING:
         raise FaultError(PROTECTION, 0)
 

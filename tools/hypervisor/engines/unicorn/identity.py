@@ -39,7 +39,7 @@ APIC: Final = 1 << 9
 def cpuid(leaf: int, subleaf: int, vcpu: int, hypercalls: Hypercalls | None) -> Leaf:
     """The answer that ``vcpu`` gets."""
     if XEN <= leaf < XEN_END:
-        own = hypercalls.cpuid(leaf) if hypercalls is not None else None
+        own = hypercalls.cpuid(leaf, vcpu) if hypercalls is not None else None
         return own or (0, 0, 0, 0)
     a, b, c, d = _native(leaf, subleaf)
     if leaf == 1:

@@ -72,6 +72,8 @@ _PROTOTYPES: Final = {
     "uc_strerror": (_i32,),
     "uc_version": (_ptr, _ptr),
     "uc_mem_map_ptr": (_ptr, _u64, _u64, _u32, _ptr),
+    "uc_mem_unmap": (_ptr, _u64, _u64),
+    "uc_hook_del": (_ptr, ctypes.c_size_t),
     "uc_mmio_map": (_ptr, _u64, _u64, _ptr, _ptr, _ptr, _ptr),
     "uc_emu_start": (_ptr, _u64, _u64, _u64, ctypes.c_size_t),
     "uc_reg_write": (_ptr, _i32, _ptr),
@@ -150,7 +152,8 @@ class Emulator:
         handle = _ptr()
         self._check(self.library.free.uc_open(ARCH_X86, MODE_64, ctypes.addressof(handle)), "open")
         self.handle = handle
-        self._kept: list[Any] = []
+        self._kept: dict[object, Any] = {}
+        """Callbacks, by the hook or by the hole that they belong to."""
         self._close = weakref.finalize(self, self.library.free.uc_close, _ptr(handle.value))
         self._control(CTL_USE_EXITS, 1)
 
@@ -173,13 +176,27 @@ class Emulator:
     ) -> None:
         """Have callbacks called with (handle, offset, size[, value], None) for what lies there."""
         load_, store = MMIO_READ(read), MMIO_WRITE(write)
-        self._kept += (load_, store)
+        self._kept[gpa] = (load_, store)
         free = self.library.free
         self._check(free.uc_mmio_map(self.handle, gpa, size, load_, None, store, None), "map MMIO")
 
-    def hook(self, kind: int, prototype: Any, function: Any, span: tuple[int, int]) -> None:
-        """Add a hook; ``span``: first and last address, or `HOOK_ALL`."""
-        self._add(kind, prototype(function), span, [])
+    def unmap(self, gpa: int, size: int) -> None:
+        """Undo one `map_ram` or `map_mmio`, the whole of it.
+
+        The library looks ``gpa`` up as code at that linear address, which may fault: the caller
+        restores all registers. It takes some ten nanoseconds for each page.
+        """
+        self._check(self.library.free.uc_mem_unmap(self.handle, gpa, size), "unmap memory")
+        self._kept.pop(gpa, None)
+
+    def hook(self, kind: int, prototype: Any, function: Any, span: tuple[int, int]) -> int:
+        """Add a hook for ``span``, first and last address, or `HOOK_ALL`. For `unhook`: its id."""
+        return self._add(kind, prototype(function), span, [])
+
+    def unhook(self, hook: int) -> None:
+        """Take a hook away."""
+        self._check(self.library.free.uc_hook_del(self.handle, hook), "take a hook away")
+        self._kept.pop(("hook", hook), None)
 
     def hook_instruction(self, name: str, function: Any) -> None:
         """Hook an instruction of `INSTRUCTIONS`."""
@@ -203,14 +220,16 @@ class Emulator:
         """Drop what is known of page tables."""
         self._control(CTL_FORGET_TRANSLATIONS)
 
-    def _add(self, kind: int, callback: Any, span: tuple[int, int], more: list[Any]) -> None:
+    def _add(self, kind: int, callback: Any, span: tuple[int, int], more: list[Any]) -> int:
         first, last = span
-        self._kept.append(callback)
+        added = ctypes.c_size_t()
         error = self.library.free.uc_hook_add(
-            *(self.handle, ctypes.byref(ctypes.c_size_t()), ctypes.c_int(kind), callback, None),
+            *(self.handle, ctypes.byref(added), ctypes.c_int(kind), callback, None),
             *(_u64(first), _u64(last), *more),
         )
         self._check(error, "add a hook")
+        self._kept["hook", added.value] = callback
+        return added.value
 
     def _control(self, code: int, *arguments: int) -> None:
         values = [_u64(value) for value in arguments]

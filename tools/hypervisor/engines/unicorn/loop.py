@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from ...domain import Domain
     from ...vcpu import Vcpu
     from ...vcpu_thread import Event as Injected
+    from .state import ProcessorState
 
-__all__ = ["Loop"]
+__all__ = ["DOWN", "INIT", "UP", "Loop"]
 
 LONGEST_CHUNK: Final = 20_000
 SHORTEST_CHUNK: Final = 64
@@ -51,11 +52,14 @@ LONGEST_NS: Final = 1_000_000
 VIRTUAL_NS: Final = 1
 """Nanoseconds that an instruction takes in virtual time."""
 LONGEST_WAIT: Final = 3600.0
+MOST_ROUNDS: Final = 0
+"""Chunks in which the elements of one request are handed out; a guest that does not want them any
+more, because of an exception, rests without."""
 NMI: Final = 2
 PAGE_FAULT: Final = 14
 HLT: Final = 0xF4
 SHORT_INT: Final = {3: b"\xcc", 4: b"\xce"}
-INIT: Final = -1
+INIT, DOWN, UP = -1, -2, -3
 NO_ERROR_CODE: Final = 0xFFFFFFFF
 
 
@@ -93,10 +97,12 @@ class Loop:
         self._registers = processor.registers
         self._vectoring = Vectoring(self._registers, processor.memory)
         self._wake = threading.Event()
-        self._mail: list[int] = []
+        self._mail: list[int | CpuStart] = []
         self._chunk = LONGEST_CHUNK
         self._windows = cycle(WINDOW_CHUNKS)
         self._halted = False
+        self._rounds = 0
+        """How often the vCPU ran on although it was to rest."""
         self.down = self._sleeps = self._initialised = start is None
         if start is not None:
             processor.enter(start)
@@ -111,8 +117,9 @@ class Loop:
         """Have the loop look around, should it sleep."""
         self._wake.set()
 
-    def post(self, message: int) -> None:
-        """A message of a local APIC: `INIT`, or the vector of a STARTUP."""
+    def post(self, message: int | CpuStart) -> None:
+        """A message of a local APIC: `INIT`, or the vector of a STARTUP; or of a hypercall: how to
+        begin, `DOWN` or `UP`."""
         self._mail.append(message)
         self._wake.set()
 
@@ -138,7 +145,7 @@ class Loop:
     def _step(self) -> None:
         clock = self._clock
         self._wake.clear()
-        if self._vcpu.attention:
+        if self._vcpu.attention and not self._unfinished():
             self._rest()
         if self._mail:
             self._read_mail()
@@ -153,6 +160,27 @@ class Loop:
         if stopped is not None:
             self._serve(stopped)
 
+    def save(self, state: ProcessorState) -> None:
+        """Fill in what the vCPU, which is parked, has of state."""
+        self._read_mail()
+        self._registers.load()
+        state.take(self._registers)
+        state.halted, state.down = int(self._halted), int(self.down)
+        state.initialised = int(self._initialised)
+
+    def restore(self, state: ProcessorState) -> None:
+        """Go on from a state, before `run`."""
+        self._processor.put(state)
+        self._halted, self.down = bool(state.halted), bool(state.down)
+        self._sleeps, self._initialised = self.down, bool(state.initialised)
+
+    def _unfinished(self) -> bool:
+        """Whether elements of a request that was made are still to be handed out: they go to the
+        guest before it rests, for a saved state has no place for them."""
+        left = self._processor.access.left
+        self._rounds = self._rounds + 1 if left else 0
+        return 0 < self._rounds <= MOST_ROUNDS
+
     def _rest(self) -> None:
         self._vcpu.rest()
         self._processor.forget()
@@ -164,7 +192,15 @@ class Loop:
     def _read_mail(self) -> None:
         while self._mail:
             message = self._mail.pop(0)
-            if message == INIT:
+            if isinstance(message, CpuStart):
+                self.down = self._initialised = self._halted = False
+                self._processor.enter(message)
+            elif message == UP:
+                self.down = False
+            elif message == DOWN:
+                self.down = True
+                self._neighbours.look_at_down()
+            elif message == INIT:
                 self.down = self._initialised = True
             elif self._initialised:
                 self._initialised = self.down = self._halted = False
@@ -210,7 +246,9 @@ class Loop:
 
     def _run_chunk(self) -> int | None:
         count = self._chunk
-        if self._processor.access.blocked:
+        if self._rounds:
+            count = self._processor.access.left
+        elif self._processor.access.blocked:
             count = 1 if self._registers.shadowed else next(self._windows)
         if self._turns is not None:
             self._turns.take()

@@ -1,8 +1,5 @@
 """One virtual processor: a library instance with the domain's memory, its hooks, and its state.
 
-RAM is the domain's own, not a copy; everything else below 2**52 is memory-mapped I/O, but for three
-pages at 2**51 that the library reads its control block from.
-
 Code that was translated is translated anew when the guest writes to it, when a string port access
 fills it, and when the processor starts or rests; not when an emulator's DMA or another vCPU changes
 it, which the library does not see. The time-stamp counter counts nanoseconds of guest time.
@@ -17,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from ...images.cpu_start import CpuStart
 from .access import Access, Requests
+from .address_map import HIDDEN, AddressMap, Span
 from .exits import CONTROL_SIZE, EXITS, control_pages
 from .identity import cpuid
 from .library import (
@@ -35,11 +33,10 @@ from .vectoring import NotModelledError
 if TYPE_CHECKING:
     from ...chips.board import Board
     from ...domain import Domain
+    from .state import ProcessorState
 
 __all__ = ["FAST_SYSTEM_CALL", "UNDEFINED", "Processor"]
 
-HIDDEN: Final = 1 << 51
-LAST: Final = 1 << 52
 UNDEFINED: Final = 6
 FAST_SYSTEM_CALL: Final = -1
 GENERAL: Final = {RAX: 35, RBX: 37, RCX: 38, RDX: 40}
@@ -59,26 +56,18 @@ class Processor:
         self.registers = Registers(self._emulator)
         self.memory = LinearMemory(self.registers, domain.memory)
         self.access = Access(self._emulator, self.registers, domain.memory, requests, board, number)
-        self._map()
+        self._map = self._make_map()
         self._hook()
 
-    def _map(self) -> None:
-        emulator, memory = self._emulator, self._domain.memory
+    def _make_map(self) -> AddressMap:
+        memory = self._domain.memory
         self._buffers = [
             (ctypes.c_ubyte * 1).from_buffer(memory.map),
             (ctypes.c_ubyte * 1).from_buffer(self._pages),
         ]
         start, control = (ctypes.addressof(buffer) for buffer in self._buffers)
-        holes, at = [], 0
-        for gpa, size, offset in memory.regions:
-            emulator.map_ram(gpa, size, start + offset)
-            if gpa > at:
-                holes.append((at, gpa - at))
-            at = gpa + size
-        emulator.map_ram(HIDDEN, CONTROL_SIZE, control)
-        holes.append((at, HIDDEN - at))
-        holes.append((HIDDEN + CONTROL_SIZE, LAST - HIDDEN - CONTROL_SIZE))
-        self.access.map_holes(holes)
+        hidden = Span(HIDDEN, CONTROL_SIZE, control)
+        return AddressMap(self._emulator, memory, self.access, start, hidden)
 
     def _hook(self) -> None:
         emulator, stop, handle = self._emulator, self._emulator.library.stop, self._emulator.handle
@@ -137,6 +126,14 @@ class Processor:
         self.registers.store()
         self.forget()
 
+    def put(self, state: ProcessorState) -> None:
+        """Set the whole state to what was saved."""
+        self.registers.load()
+        state.put(self.registers)
+        self.registers.intercept(HIDDEN, EXITS)
+        self.registers.store()
+        self.forget()
+
     def forget(self) -> None:
         """Drop what is known of code and page tables."""
         self._emulator.forget_translations()
@@ -148,6 +145,8 @@ class Processor:
         None: the count or a port access did. The registers are loaded afterwards. Raises what an
         access raised, and NotModelledError.
         """
+        if self._map.stale:
+            self._update_map()
         if self.access.stale:
             self.access.stale = False
             self._emulator.forget_code()
@@ -161,6 +160,14 @@ class Processor:
             words = self._emulator.library.error(error)
             raise NotModelledError(f"at {self.registers.rip:#x} the library gave up: {words}")
         return self._stopped
+
+    def _update_map(self) -> None:
+        """Take over what the guest has changed of its memory."""
+        self.registers.load()
+        with self._domain.lock:
+            self._map.update()
+        self.registers.store()
+        self.forget()
 
     def close(self) -> None:
         """Free the library's instance. Nobody uses the processor any more."""

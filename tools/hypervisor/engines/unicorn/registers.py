@@ -67,11 +67,27 @@ REGS, RIP, EFLAGS, DF, HFLAGS = 0, 128, 136, 172, 176
 SEGMENTS, CONTROL, EFER = 184, 424, 592
 ERROR_CODE, IS_INT, DR, OLD_EXCEPTION = 5384, 5388, 5400, 5496
 VMCB, INTERCEPT = 5504, 5520
+XMM, XMM_STRIDE = 824, 64
 SEGMENT: Final = struct.Struct("<I4xQII")
 """Selector, base, limit, and the second word of the descriptor."""
 
 REG_RAX, REG_TR, REG_DR0, REG_RIP, REG_RFLAGS = 35, 245, 66, 41, 253
 REG_FPCW, REG_FPTAG, REG_MXCSR = 246, 247, 249
+REG_FPSW, REG_FP0 = 31, 82
+MSRS: Final = {
+    0x174: 4800,
+    0x175: 4808,
+    0x176: 4816,
+    0x1A0: 4920,
+    0x277: 5280,
+    0xC0000081: 4824,
+    0xC0000082: 4840,
+    0xC0000083: 4848,
+    0xC0000084: 4856,
+    0xC0000102: 4864,
+    0xC0000103: 4896,
+}
+"""Model-specific registers that the library keeps, but for EFER and those of FS and GS."""
 MMR: Final = struct.Struct("<H6xQII")
 _MARK: Final = 0x1122334455667788
 
@@ -208,6 +224,11 @@ class Registers:
         return bool(self.q[EFLAGS // 8] & IF)
 
     @property
+    def efer(self) -> int:
+        """The extended feature register."""
+        return self.q[EFER // 8]
+
+    @property
     def cpl(self) -> int:
         """The privilege level."""
         return self.d[HFLAGS // 4] & CPL_MASK
@@ -304,6 +325,47 @@ class Registers:
         """
         self.q[VMCB // 8] = vmcb
         self.q[INTERCEPT // 8] = exits
+
+    def debug(self, number: int) -> int:
+        """A debug register."""
+        return self.q[DR // 8 + number]
+
+    def set_debug(self, number: int, value: int) -> None:
+        """Set a debug register; the library watches nothing by them."""
+        self.q[DR // 8 + number] = value
+
+    def msr(self, number: int) -> int:
+        """One of `MSRS`."""
+        return self.q[MSRS[number] // 8]
+
+    def set_msr(self, number: int, value: int) -> None:
+        """Set one of `MSRS`."""
+        self.q[MSRS[number] // 8] = value
+
+    def xmm(self, number: int) -> int:
+        """An SSE register."""
+        at = XMM + XMM_STRIDE * number
+        return int.from_bytes(self._bytes[at : at + 16], "little")
+
+    def set_xmm(self, number: int, value: int) -> None:
+        """Set an SSE register."""
+        at = XMM + XMM_STRIDE * number
+        self._bytes[at : at + 16] = value.to_bytes(16, "little")
+
+    def read(self, register: int, length: int) -> int:
+        """A register by the library's number, ``length`` bytes of it."""
+        value = (ctypes.c_ubyte * 16)()
+        address = ctypes.addressof(value)
+        self._library.free.uc_context_reg_read(self._context, register, address)
+        return int.from_bytes(bytes(value[:length]), "little")
+
+    def write(self, register: int, length: int, value: int) -> None:
+        """Set a register by the library's number, of ``length`` bytes."""
+        self._write(register, value.to_bytes(length, "little"))
+
+    def shadow(self) -> None:
+        """No interrupt before the next instruction has run."""
+        self.d[HFLAGS // 4] |= INHIBIT
 
     def _write(self, register: int, value: bytes) -> None:
         self._library.free.uc_context_reg_write(self._context, register, value)

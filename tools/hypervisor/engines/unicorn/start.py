@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from ...images.cpu_start import CpuStart
-from .registers import CS, DS, ES, FS, GDT, GS, IDT, LDT, RBX, SS, TR, Registers, Segment
+from .registers import CS, DS, ES, FS, GDT, GS, IDT, LDT, RAX, RBX, SS, TR, Registers, Segment
 
 __all__ = ["start_state"]
 
@@ -50,4 +50,5 @@ def start_state(registers: Registers, start: CpuStart) -> None:
     registers.refresh(0)
     registers.rip = start.ip
     registers.rsp = start.sp
+    registers.set_general(RAX, start.eax)
     registers.set_general(RBX, start.ebx)
