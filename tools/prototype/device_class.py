@@ -1,18 +1,11 @@
-"""How a device class is named to a tool: a catalog name, ``file.py:Class`` or ``module:Class``.
-
-The class is loaded for reading, not for running: its module stays in ``sys.modules``, so that its
-source can be found again.
-"""
+"""How a device class is named to a tool: a catalog name, ``file.py:Class`` or ``module:Class``."""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
-import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dm.control.device_file import load_device_file, place_of, told
 from dm.device.device import Device
 from dm.errors import ConfigError
 
@@ -32,7 +25,7 @@ def find_device_class(text: str) -> type[Device]:
     if not colon:
         place, name = name, ""
     if place.endswith(".py"):
-        module = _from_file(Path(place))
+        module = _from_file(place)
     elif colon and all(part.isidentifier() for part in place.split(".")):
         module = _from_module(place)
     else:
@@ -45,43 +38,18 @@ def find_device_class(text: str) -> type[Device]:
     return found
 
 
-def _from_file(path: Path) -> ModuleType:
-    name = f"ioreqd_user_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+def _from_file(path: str) -> ModuleType:
     try:
-        spec.loader.exec_module(module)
+        return load_device_file(path)
     except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise ConfigError(f"{path}{_line_of(error, path)}: {_told(error)}") from error
-    return module
+        raise ConfigError(f"{place_of(path, error)}: {told(error)}") from error
 
 
 def _from_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{name}: {_told(error)}") from error
-
-
-def _told(error: BaseException) -> str:
-    """An error in one line."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    message = error.msg if isinstance(error, SyntaxError) else str(error)
-    return " ".join(f"{type(error).__name__}: {message}".split())
-
-
-def _line_of(error: BaseException, path: Path) -> str:
-    """``:LINE`` of the file where it failed, "" when it failed elsewhere."""
-    if isinstance(error, SyntaxError):
-        return f":{error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    return f":{lines[-1]}" if lines else ""
+        raise ConfigError(f"{name}: {told(error)}") from error
 
 
 def _devices(module: ModuleType) -> list[type[Device]]:

@@ -6,21 +6,22 @@ ring (VGA writes are done at once), and back ends get their turn a hundred times
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dm.control.argv import parse
 from dm.control.process import DeviceModel
-from dm.device.platform import MEMORY, PCI, PORT, GuestMemory
-from dm.errors import GuestError, HostError
-from dm.hypervisor.interface import Hypervisor, ServerPages, Store
+from dm.device.deferral import Deferral
+from dm.device.platform import MEMORY, PCI, PORT
+from dm.errors import GuestError
 from dm.server.executor import ALL_ONES
 from dm.server.loop import Loop
 from protocol import layouts
-from tools.hypervisor.errors import HypercallError, NotRamError
-from tools.hypervisor.store import HOME, StoreError
+from tools.hypervisor.elements import parts
+from tools.hypervisor.errors import DomainEnded
+
+from .direct_hypervisor import DirectHypervisor
 
 if TYPE_CHECKING:
     from dm.machine.bus import Bus
@@ -30,196 +31,14 @@ if TYPE_CHECKING:
     from tools.hypervisor.store import Store as HypervisorStore
     from tools.hypervisor.vcpu import Vcpu
 
-__all__ = ["DirectHypervisor", "DirectModel", "DirectVcpu"]
+__all__ = ["DirectModel", "DirectVcpu"]
 
 BACK_END_INTERVAL = 10_000_000
 """Nanoseconds between two turns of the loop that serves back ends and monitors."""
+PORT_SIZES = (1, 2, 4)
 CONFIG_PORT = layouts.PCI_CONFIG_ADDRESS_PORT
 DATA_PORT = layouts.PCI_CONFIG_DATA_PORT
 CONFIG_ENABLE = 0x8000_0000
-SHUTDOWN_REASONS = {
-    "poweroff": layouts.SHUTDOWN_REASON_POWEROFF,
-    "reboot": layouts.SHUTDOWN_REASON_REBOOT,
-    "suspend": layouts.SHUTDOWN_REASON_SUSPEND,
-    "crash": layouts.SHUTDOWN_REASON_CRASH,
-    "watchdog": layouts.SHUTDOWN_REASON_WATCHDOG,
-}
-
-
-class DirectMemory(GuestMemory):
-    """The domain's RAM as a device sees it."""
-
-    def __init__(self, domain: Domain) -> None:
-        self._memory = domain.memory
-
-    def read(self, gpa: int, length: int) -> bytes:
-        """See `GuestMemory.read`."""
-        try:
-            return self._memory.read(gpa, length)
-        except NotRamError as error:
-            raise GuestError(str(error)) from None
-
-    def write(self, gpa: int, data: bytes | bytearray | memoryview[int]) -> None:
-        """See `GuestMemory.write`."""
-        try:
-            self._memory.write(gpa, data)
-        except NotRamError as error:
-            raise GuestError(str(error)) from None
-
-    def invalidate(self) -> None:
-        """Nothing is cached."""
-
-
-class DirectStore(Store):
-    """The hypervisor's xenstore, with paths relative to the control domain's home."""
-
-    def __init__(self, store: HypervisorStore) -> None:
-        self._store = store
-
-    def read(self, path: str) -> str | None:
-        """See `Store.read`."""
-        return self._store.read(_absolute(path))
-
-    def write(self, path: str, value: str) -> None:
-        """See `Store.write`."""
-        self._store.write(_absolute(path), value)
-
-    def remove(self, path: str) -> None:
-        """See `Store.remove`."""
-        try:
-            self._store.remove(_absolute(path))
-        except StoreError:
-            return
-
-
-class DirectHypervisor(Hypervisor):
-    """A domain of this very process. Its ioreq server is a page that nobody posts to."""
-
-    def __init__(self, domain: Domain, store: HypervisorStore) -> None:
-        self.domid = domain.domid
-        self.memory = DirectMemory(domain)
-        self.event_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._domain = domain
-        self._store = store
-        self._page = bytearray(layouts.IOREQ_PAGE_SIZE)
-
-    def vcpu_count(self) -> int:
-        """See `Hypervisor.vcpu_count`."""
-        return len(self._domain.vcpus)
-
-    def cpu_count(self) -> int:
-        """One: there is nobody to watch for."""
-        return 1
-
-    def create_server(self) -> int:
-        """See `Hypervisor.create_server`."""
-        return 0
-
-    def exclusive(self) -> Callable[[], None]:
-        """See `Hypervisor.exclusive`."""
-        return lambda: None
-
-    def run_file(self, suffix: str) -> str | None:
-        """There is no successor, so there is no file."""
-        return None
-
-    def server_ids(self) -> list[int]:
-        """See `Hypervisor.server_ids`."""
-        return []
-
-    def use_server(self, server: int) -> None:
-        """See `Hypervisor.use_server`."""
-
-    def map_server(self, server: int) -> ServerPages:
-        """See `Hypervisor.map_server`."""
-        return ServerPages(memoryview(self._page), None)
-
-    def unmap_server(self, server: int) -> None:
-        """See `Hypervisor.unmap_server`."""
-
-    def buffered_port(self, server: int) -> int:
-        """See `Hypervisor.buffered_port`."""
-        return 0
-
-    def enable_server(self, server: int, *, enabled: bool) -> None:
-        """See `Hypervisor.enable_server`."""
-
-    def destroy_server(self, server: int) -> None:
-        """See `Hypervisor.destroy_server`."""
-
-    def bind(self, remote_port: int) -> int:
-        """See `Hypervisor.bind`."""
-        return 1
-
-    def unbind(self, port: int) -> None:
-        """See `Hypervisor.unbind`."""
-
-    def events(self) -> Sequence[int]:
-        """See `Hypervisor.events`."""
-        return ()
-
-    def unmask(self, ports: Sequence[int]) -> None:
-        """See `Hypervisor.unmask`."""
-
-    def notify(self, port: int) -> None:
-        """See `Hypervisor.notify`."""
-
-    def claim(self, space: int, first: int, last: int) -> None:
-        """All that the hypervisor does not answer itself is the machine's."""
-
-    def release(self, space: int, first: int, last: int) -> None:
-        """See `claim`."""
-
-    def set_isa_irq(self, irq: int, level: int) -> None:
-        """See `Platform.set_isa_irq`."""
-        with self._domain.lock:
-            self._domain.interrupts.set_isa_irq(irq, level)
-
-    def set_intx(self, slot: int, pin: int, level: int) -> None:
-        """See `Platform.set_intx`."""
-        with self._domain.lock:
-            self._domain.interrupts.set_intx(slot, pin, level)
-
-    def set_link_route(self, link: int, irq: int) -> None:
-        """See `Platform.set_link_route`."""
-        with self._domain.lock:
-            self._domain.interrupts.set_link_route(link, irq)
-
-    def inject_msi(self, address: int, data: int) -> None:
-        """See `Platform.inject_msi`."""
-        try:
-            with self._domain.lock:
-                self._domain.interrupts.inject_msi(address, data)
-        except HypercallError as error:
-            raise HostError(f"inject_msi: {error}", error.errno or 0) from None
-
-    def set_memory_type(self, first_gfn: int, count: int, *, writable: bool) -> None:
-        """See `Platform.set_memory_type`."""
-        kind = layouts.MEM_TYPE_RAM_RW if writable else layouts.MEM_TYPE_RAM_RO
-        self._domain.memory.page_types(first_gfn, count, kind)
-
-    def shutdown(self, reason: str) -> None:
-        """See `Platform.shutdown`."""
-        self._domain.shutdown(SHUTDOWN_REASONS[reason])
-
-    def suspend(self) -> None:
-        """See `Platform.suspend`; here a sleeping guest has ended."""
-        self.shutdown("suspend")
-
-    def set_dirty_log(self, *, enabled: bool) -> None:
-        """Nobody migrates from here."""
-
-    def restrict(self) -> None:
-        """This process is the hypervisor: there is nothing to give up."""
-        raise HostError("a device model inside the hypervisor cannot be restricted")
-
-    def store(self) -> Store:
-        """See `Hypervisor.store`."""
-        return DirectStore(self._store)
-
-    def close(self) -> None:
-        """See `Hypervisor.close`."""
-        os.close(self.event_fd)
 
 
 class DirectVcpu:
@@ -234,6 +53,7 @@ class DirectVcpu:
         self.domain = domain = vcpu.domain
         self._lock = domain.lock
         self._find = domain.intercepts.find
+        self._taken = domain.intercepts.taken
         self._machine: Machine
         self._bus: Bus
         self.attach(model)
@@ -247,9 +67,69 @@ class DirectVcpu:
         """Have ``model`` answer from now on."""
         self._machine = model.machine
         self._bus = model.machine.bus
+        hypervisor = model.hypervisor
+        assert isinstance(hypervisor, DirectHypervisor)
+        self._has = hypervisor.has
+        spaces = model.machine.spaces
+        # A register whose access needs nothing else: straight to it.
+        self._reads = {size: spaces.reads[PORT, size] for size in PORT_SIZES}
 
     def read(self, space: int, address: int, size: int) -> int:
         """One element; ones where nobody answers, and when a device fails."""
+        if space == PORT and not self._taken[address] and address & ~3 != DATA_PORT:
+            with self._lock:
+                # Under the lock: a reload puts others in their place.
+                entry = self._reads[size].get(address)
+                if entry is not None and entry[1] is None:
+                    try:
+                        return entry[0]()
+                    except Deferral as deferral:
+                        answer = self._await(deferral)
+                        if answer is None:
+                            return self._read_any(space, address, size)
+                        return answer & ALL_ONES[size]
+                    except Exception as error:
+                        return self._contained(error, address, size)
+        return self._read_any(space, address, size)
+
+    def _contained(self, error: Exception, address: int, size: int) -> int:
+        self._machine.contain(error, f"read of {size} bytes at {address:#x}")
+        return ALL_ONES[size]
+
+    def _await(self, deferral: Deferral) -> int | None:
+        """The answer that a device gives later; called under the lock, which is let go meanwhile.
+
+        As with two processes, a shutdown waits for it, too. None: the device is no more, another
+        one stands in for it. DomainEnded: the vCPU is not to run any more.
+        """
+        answers: list[int] = []
+        domain, machine = self.domain, self._machine
+
+        def finish(value: int) -> None:
+            answers.append(value)
+            domain.changed.notify_all()
+
+        deferral.attach(finish)
+        domain.outstanding += 1
+        try:
+            while not answers:
+                if self._vcpu.ended:
+                    raise DomainEnded(f"vCPU {self.id} of domain {domain.domid}")
+                if machine is not self._machine or deferral.device not in machine.devices:
+                    return None
+                domain.changed.wait()
+        finally:
+            domain.outstanding -= 1
+            domain.finish_shutdown()
+        return answers[0]
+
+    def _read_any(self, space: int, address: int, size: int, *, waits: bool = True) -> int:
+        if space == MEMORY and crosses(address, size):
+            whole = shift = 0
+            for part, length in parts(address, size):
+                whole |= self._read_any(MEMORY, part, length, waits=waits) << shift
+                shift += 8 * length
+            return whole
         with self._lock:
             handler = self._find(space, address, size)
             if handler is not None:
@@ -258,14 +138,27 @@ class DirectVcpu:
                     return value
             if space == PORT and address & ~3 == DATA_PORT and self.domain.pci_cf8 & CONFIG_ENABLE:
                 space, address = PCI, self._config_address(address)
-            try:
-                return self._bus.read(space, address, size)
-            except Exception as error:
-                self._machine.contain(error, f"read of {size} bytes at {address:#x}")
+            if not self._has(space, address, size):
                 return ALL_ONES[size]
+            while True:
+                try:
+                    return self._bus.read(space, address, size)
+                except Deferral as deferral:
+                    if not waits:
+                        return self._contained(_too_late(deferral), address, size)
+                    answer = self._await(deferral)
+                    if answer is not None:
+                        return answer & ALL_ONES[size]
+                except Exception as error:
+                    return self._contained(error, address, size)
 
-    def write(self, space: int, address: int, size: int, value: int) -> None:
-        """One element."""
+    def write(self, space: int, address: int, size: int, value: int, *, waits: bool = True) -> None:
+        """One element; ``waits``: a device may say later that it is done."""
+        if space == MEMORY and crosses(address, size):
+            for part, length in parts(address, size):
+                self.write(MEMORY, part, length, value & ALL_ONES[length], waits=waits)
+                value >>= 8 * length
+            return
         with self._lock:
             handler = self._find(space, address, size)
             if handler is not None and handler.write(address, size, value):
@@ -275,8 +168,16 @@ class DirectVcpu:
                     self.domain.pci_cf8 = value
                 elif address & ~3 == DATA_PORT and self.domain.pci_cf8 & CONFIG_ENABLE:
                     space, address = PCI, self._config_address(address)
+            if not self._has(space, address, size):
+                return
             try:
                 self._bus.write(space, address, size, value)
+            except Deferral as deferral:
+                if waits:
+                    # A write whose device is no more had its effects.
+                    self._await(deferral)
+                else:
+                    self._contained(_too_late(deferral), address, size)
             except Exception as error:
                 self._machine.contain(error, f"write of {size} bytes at {address:#x}")
 
@@ -298,7 +199,8 @@ class DirectVcpu:
     def fill(self, *, mmio: int, size: int, count: int, value: int, down: bool) -> None:
         """The same value to a run of MMIO."""
         for index in range(count):
-            self.write(MEMORY, mmio + (-size if down else size) * index, size, value)
+            at = mmio + (-size if down else size) * index
+            self.write(MEMORY, at, size, value, waits=False)
 
     def _elements(
         self, space: int, at: int, step: int, size: int, count: int, gpa: int, reads: bool, by: int
@@ -307,11 +209,11 @@ class DirectVcpu:
         for index in range(count):
             place = gpa + index * by
             if reads:
-                value = self.read(space, at + index * step, size) & ALL_ONES[size]
+                value = self._read_any(space, at + index * step, size, waits=False)
                 memory.write(place, value.to_bytes(size, "little"))
             else:
                 value = int.from_bytes(memory.read(place, size), "little")
-                self.write(space, at + index * step, size, value)
+                self.write(space, at + index * step, size, value, waits=False)
 
 
 class DirectModel:
@@ -345,6 +247,11 @@ class DirectModel:
         """What an engine's vCPUs make their accesses on."""
         return [DirectVcpu(vcpu, self.model) for vcpu in self._domain.vcpus]
 
+    def interrupt(self) -> None:
+        """Have a debugger left that a vCPU stands in; from any thread."""
+        if self.model.observation is not None:
+            self.model.observation.interrupt()
+
     def save(self, path: Path) -> None:
         """Stop the devices and write their state to ``path``."""
         with self._domain.lock:
@@ -364,6 +271,8 @@ class DirectModel:
 
     def _turn(self) -> None:
         self.model.loop.run_once(0)
+        # Who waits for an answer looks whether the device that owes it was replaced.
+        self._domain.changed.notify_all()
         if self.model.ended:
             self._ended()
             return
@@ -385,5 +294,10 @@ class DirectModel:
             self._next = self._clock.call_at(self._clock.now() + wait, self._fire)
 
 
-def _absolute(path: str) -> str:
-    return path if path.startswith(("/", "@")) else f"{HOME}/{path}"
+def _too_late(deferral: Deferral) -> GuestError:
+    return GuestError(f"{deferral.device.name} cannot answer a string later")
+
+
+def crosses(address: int, size: int) -> bool:
+    """Whether an access to memory comes in parts, as in `Vcpu.read`."""
+    return address & 0xFFF > 0x1000 - size or size not in ALL_ONES

@@ -14,7 +14,7 @@ from dm.errors import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["KINDS", "class_name", "new_device", "write_new_file"]
+__all__ = ["KINDS", "class_name", "new_device", "new_guest", "write_new_file"]
 
 KINDS = ("pci", "mmio", "ports")
 """Where the device's registers can lie; each has a template in ``data``."""
@@ -36,6 +36,18 @@ def new_device(path: Path, kind: str) -> str:
         raise ConfigError(f"{path}: the class would be called {name}, which means something else")
     write_new_file(path, template.replace(_CLASS, name).replace(_MODULE, path.stem))
     return name
+
+
+def new_guest(path: Path, kind: str) -> Path:
+    """Write the first guest of the device file at ``path``, beside it; gives its path.
+
+    Raises ConfigError when it is there or cannot be written.
+    """
+    template = files(__package__).joinpath("data", f"new_{kind}.c.in").read_text("utf-8")
+    guest = path.with_suffix(".c")
+    text = template.replace(_CLASS, class_name(path)).replace(_MODULE, path.stem)
+    write_new_file(guest, text)
+    return guest
 
 
 def class_name(path: Path) -> str:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CRASHED", "Run"]
 
+FAILED = 1
+"""Exit status when the device model died."""
 CRASHED = 3
 """Exit status for a guest that crashed or whose watchdog ended it."""
 STATUSES = {
@@ -49,8 +51,12 @@ STATUSES = {
     layouts.SHUTDOWN_REASON_WATCHDOG: CRASHED,
 }
 LOOK_INTERVAL = 0.1
+MOST_FAILURES = 6
+"""Device models in a row that end before they can serve; each may leave a server, of 8."""
 START_PATIENCE = 30.0
 """Seconds until a device model must say `running`."""
+VGA_START, VGA_END = 0xA0000, 0xC0000
+"""The hole of the VGA's window, where writes are buffered."""
 LOW_END = 0xF0000000
 """Where RAM below 4 GiB ends at most; the rest goes above 4 GiB."""
 HIGH_START = 1 << 32
@@ -72,6 +78,7 @@ class Run:
         self._script: ScriptEngine | None = None
         self._vcpus: list[DirectVcpu] = []
         self._exit_port: ExitPort
+        self._failures = 0
 
     def __enter__(self) -> Run:
         return self
@@ -115,13 +122,16 @@ class Run:
 
     def _make_domain(self) -> None:
         size = self.plan.memory_mib << 20
-        regions = [(0, min(size, LOW_END))]
+        regions = [(0, VGA_START), (VGA_END, min(size, LOW_END) - VGA_END)]
         if size > LOW_END:
             regions.append((HIGH_START, size - LOW_END))
         if self.plan.bios is not None:
             from tools.hypervisor.images import bios_regions
 
-            regions += bios_regions(self.plan.bios.stat().st_size)
+            length = self.plan.bios.stat().st_size
+            if not length:
+                raise ConfigError(f"{self.plan.bios}: the file is empty")
+            regions += bios_regions(length)
         clock = VirtualClock() if self.plan.script is not None else None
         self.domain = self.hypervisor.create_domain(vcpus=self.plan.vcpus, ram=regions, clock=clock)
         if self.plan.bios is None:
@@ -182,20 +192,35 @@ class Run:
     def _child_ended(self, child: DeviceModelProcess, status: int) -> int | None:
         if child is not self._child:
             return None
-        if self.plan.supervise and status not in (0, 2):
-            self._print(f"the device model ended with status {status}; another one follows")
+        if not status:
+            return 0
+        state, store = self._state_node(), self.hypervisor.store
+        if store.read(state) is None:
+            self._failures += 1
+        else:
+            self._failures = 0
+            store.remove(state)
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        # 2 is the user's mistake, which the next one would find, too.
+        if self.plan.supervise and status != 2 and self._failures < MOST_FAILURES:
+            self._print(f"the device model ended with {how}; another one follows")
             self._start_device_model()
             return None
-        return status or 0
+        self._print(f"the device model ended with {how}")
+        return FAILED
+
+    def _state_node(self) -> str:
+        """Where a device model says that it runs."""
+        return f"/local/domain/0/device-model/{self.domain.domid}/state"
 
     def _await_running(self) -> None:
         """Wait until the device model can serve. SystemExit: it ended, and has said why itself."""
-        path = f"/local/domain/0/device-model/{self.domain.domid}/state"
+        path = self._state_node()
         deadline = monotonic() + START_PATIENCE
         while not self.hypervisor.store.wait(path, LOOK_INTERVAL, "running"):
             status = self._child.poll() if self._child is not None else None
             if status is not None:
-                raise SystemExit(status or 1)
+                raise SystemExit(max(status, FAILED))
             if monotonic() > deadline:
                 raise HostError(f"the device model is not ready after {START_PATIENCE:.0f} s")
 
@@ -223,7 +248,7 @@ class Run:
         assert model is not None
         model.save(state)
         model.end()
-        self.hypervisor.store.remove(f"/local/domain/0/device-model/{self.domain.domid}")
+        self.hypervisor.store.remove(self._state_node())
         self.domain.soft_reset()
         self._start_device_model(state)
         self._await_running()
@@ -245,6 +270,8 @@ class Run:
 
     def close(self) -> None:
         """End everything that this run has started."""
+        if self._direct is not None:
+            self._direct.interrupt()
         if self._engine is not None:
             self._engine.stop()
         model = self._take_model()

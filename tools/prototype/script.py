@@ -33,6 +33,8 @@ ENABLE = 0x80000000
 PINS = 4
 FAILED = 1
 """Exit status of a script that raised."""
+PATIENCE = 0.5
+"""Seconds in which a script comes to its next access, if it makes any."""
 
 
 class MessageSink:
@@ -142,6 +144,12 @@ class ScriptEngine(Engine):
         self._sink = MessageSink()
         with domain.lock:
             domain.interrupts.sink = self._sink
+
+    def stop(self) -> None:
+        """See `Engine.stop`. A script that makes no access now cannot be stopped, and is left."""
+        for vcpu in self.domain.vcpus:
+            vcpu.stop()
+        self.join(PATIENCE)
 
     def run(self, vcpu: Vcpu) -> None:
         """See `Engine.run`: the first vCPU is the script's, the others never start."""
