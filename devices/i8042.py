@@ -170,21 +170,23 @@ class I8042(Device, Keyboard, Mouse):
             waiting = [source for source in BY_PRIORITY if self._has(source)]
             waiting.sort(key=lambda source: source == after)
             if waiting:
-                self.source = waiting[0]
+                self._hold(waiting[0])
                 self.keyboard_masked = self.inside.mode.keyboard_disabled
 
     def _answer(self, byte: int, source: int = CONTROLLER) -> None:
         self.reply = byte
         self.reply_source = source
 
-    @CommandPort.status.computed
-    def _read_status(self) -> int:
-        status = self.command_port.status.value
-        return (
-            status
-            if self.source == NOTHING
-            else status | self._buffer_bits(OUTPUT_FULL, MOUSE_FULL)
-        )
+    def _hold(self, source: int) -> None:
+        """Let the output buffer hold ``source``'s byte, or NOTHING, and the status byte say so."""
+        self.source = source
+        status = self.command_port.status
+        kept = status.value & ~(OUTPUT_FULL | MOUSE_FULL)
+        status.value = kept | self._buffer_bits(OUTPUT_FULL, MOUSE_FULL)
+
+    def restored(self) -> None:
+        """Saved state has the source; what the status byte says of it follows."""
+        self._hold(self.source)
 
     def _buffer_bits(self, full: int, from_mouse: int) -> int:
         """``full`` while the output buffer is, and ``from_mouse`` when it holds the mouse's."""
@@ -197,7 +199,7 @@ class I8042(Device, Keyboard, Mouse):
         source = self.source
         if source == NOTHING:
             return self.data_port.output.value
-        self.source = NOTHING
+        self._hold(NOTHING)
         self.settle()
         if source == KEYBOARD:
             byte = self.keyboard_read()

@@ -13,6 +13,7 @@ from typing import Final
 __all__ = [
     "KVM_API_VERSION",
     "KVM_CPUID_ENTRIES",
+    "KVM_MEM_READONLY",
     "KVM_MSR_EXIT_REASONS",
     "KVM_PIT_SPEAKER_DUMMY",
     "KVM_RUN_DATA_OFFSET",
@@ -48,6 +49,7 @@ __all__ = [
 KVM_API_VERSION: Final = 12
 KVM_PIT_SPEAKER_DUMMY: Final = 1
 """Flag of KvmPitConfig: the PIT answers port 0x61, too."""
+KVM_MEM_READONLY: Final = 1 << 1
 KVM_MSR_EXIT_REASONS: Final = 3
 """Argument of KvmCap.X86_USER_SPACE_MSR: accesses to unknown and to refused MSRs come out."""
 KVM_CPUID_ENTRIES: Final = 256

@@ -47,10 +47,12 @@ class LocalCall(IntEnum):
     """What a request asks for; the comments give body -> body of the reply; its descriptors."""
 
     HELLO = 1
-    """LOCAL_HELLO -> LOCAL_DOMAIN, then its LOCAL_REGIONs; guest memory (memfd), clock page
-    (memfd), clock event (eventfd, raised by the hypervisor), clock done (eventfd, raised here)."""
+    """LOCAL_HELLO -> LOCAL_DOMAIN; guest memory (memfd), clock page (memfd), clock event (eventfd,
+    raised by the hypervisor), clock done (eventfd, raised here)."""
     MEMORY = 2
-    """nothing -> LOCAL_DOMAIN and LOCAL_REGIONs again, after an INVALIDATE; no descriptors."""
+    """nothing -> nothing; one memfd that holds the domain's LOCAL_REGIONs, one after the other: a
+    guest decides how many there are, so that no packet is long enough. Asked for at first, after
+    an INVALIDATE, and when something is not where RAM was."""
     DM_OP = 3
     """struct xen_dm_op, then the bytes of its second buffer, if any -> the same, as changed."""
     RESOURCE = 4
@@ -85,9 +87,7 @@ LOCAL_REPLY: Final = Struct("call" / Int32ul, "serial" / Int32ul, "status" / Int
 LOCAL_HELLO: Final = Struct(
     "magic" / Int64ul, "version" / Int32ul, "domid" / Int32ul, "pid" / Int32ul
 )
-LOCAL_DOMAIN: Final = Struct(
-    "domid" / Int32ul, "vcpus" / Int32ul, "region_number" / Int32ul, "clock_mode" / Int32ul
-)
+LOCAL_DOMAIN: Final = Struct("domid" / Int32ul, "vcpus" / Int32ul, "clock_mode" / Int32ul)
 LOCAL_REGION: Final = Struct("gpa" / Int64ul, "length" / Int64ul, "offset" / Int64ul)
 """A run of guest RAM: guest-physical address, bytes, and where it is in the memory descriptor."""
 LOCAL_RESOURCE: Final = Struct(

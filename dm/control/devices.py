@@ -8,6 +8,7 @@ from dm.device.device import Device
 from dm.errors import ConfigError
 
 from .argv_report import user_device
+from .device_file import load_device_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,15 +73,8 @@ def _checked(found: Any, driver: str) -> type[Device]:
 
 
 def _from_file(path: str, name: str) -> Any:
-    """Load a user's own file as a module that nobody else sees."""
-    from importlib.util import module_from_spec, spec_from_file_location
-
-    spec = spec_from_file_location("ioreqd_user_" + path.rpartition("/")[2][:-3], path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"-device {path}: this is not a Python file")
-    module = module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        module = load_device_file(path)
     except (Exception, SystemExit) as error:
         raise ConfigError(f"-device {path}:{name}: {_told(error)}") from error
     if not hasattr(module, name):

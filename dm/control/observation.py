@@ -8,8 +8,9 @@
     -observe stop-on-error=on
 
 They may stand in one option or in several; ``-`` is standard error, since standard output may be
-the guest's console. A trace to a file that ends in ``.json`` has the format perfetto. Nothing of
-this is imported without the option.
+the guest's console. A trace to a file that ends in ``.json`` has the format perfetto. With
+suggest= the machine asks for all ports and all memory, so that it sees what no device has; not if
+it stands beside another machine. Nothing of this is imported without the option.
 """
 
 from __future__ import annotations

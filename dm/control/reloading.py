@@ -5,16 +5,15 @@ A file that cannot be loaded, or whose class cannot stand in, changes nothing: o
 
 from __future__ import annotations
 
-import linecache
 import sys
-from types import ModuleType
 
 from dm.device.device import Device
 from dm.device.state import Option
-from dm.errors import ConfigError
 from dm.host.inotify import FileWatch
 from dm.machine.reload import replace
 from dm.observe.log import Log
+
+from .device_file import class_in, load_device_file, place_of, told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from dm.machine.machine import Machine
     from dm.server.loop import Loop
 
-__all__ = ["Reloader", "class_from_source"]
+__all__ = ["Reloader"]
 
 
 class Origin:
@@ -88,12 +87,11 @@ class Reloader:
                 continue
             try:
                 if origin.name not in classes:
-                    classes[origin.name] = class_from_source(
-                        path, origin.name, type(device).__module__
-                    )
+                    module = load_device_file(path, type(device).__module__)
+                    classes[origin.name] = class_in(module, origin.name)
                 self._reload(device, classes[origin.name], origin)
             except (Exception, SystemExit) as error:
-                self._say(f"{_place(path, error)}: {device.name} is as before: {_told(error)}")
+                self._say(f"{place_of(path, error)}: {device.name} is as before: {told(error)}")
 
     def _reload(self, device: Device, fresh: type[Device], origin: Origin) -> None:
         options, dropped = _options(device, fresh, origin.given)
@@ -110,28 +108,6 @@ class Reloader:
             self._watch = None
 
 
-def class_from_source(path: str, name: str, module_name: str) -> type[Device]:
-    """The class ``name`` that the file at ``path`` defines now, in a module of its own.
-
-    Nothing compiled that lies beside the file is used: it may be as old as the last second. Raises
-    what running the file raises; ConfigError when there is no such device class.
-    """
-    with open(path, "rb") as file:
-        source = file.read()
-    linecache.checkcache(path)
-    module = ModuleType(module_name)
-    module.__file__ = path
-    if "." in module_name:
-        module.__package__ = module_name.rpartition(".")[0]
-    exec(compile(source, path, "exec"), module.__dict__)
-    found: object = module
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if not isinstance(found, type) or not issubclass(found, Device):
-        raise ConfigError(f"it has no device class {name} any more")
-    return found
-
-
 def _options(
     device: Device, fresh: type[Device], given: dict[str, str] | None
 ) -> tuple[dict[str, object], list[str]]:
@@ -146,22 +122,3 @@ def _options(
     known = {key for key, d in fresh._declared.items() if isinstance(d, Option)}
     dropped = [f"it has no option {key} any more" for key in values if key not in known]
     return {key: value for key, value in values.items() if key in known}, dropped
-
-
-def _place(path: str, error: BaseException) -> str:
-    """File and line of the error, as far as it is the file's."""
-    if isinstance(error, SyntaxError) and error.filename == path:
-        return f"{path}:{error.lineno}"
-    line = None
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == path:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return path if line is None else f"{path}:{line}"
-
-
-def _told(error: BaseException) -> str:
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
-    text = text.partition("\n")[0]
-    return text if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}"

@@ -43,7 +43,7 @@ class FileWatch:
         self._libc.inotify_init1.argtypes = (ctypes.c_int,)
         self._libc.inotify_add_watch.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
         self._folders: dict[int, str] = {}
-        self._paths: dict[str, str] = {}
+        self._paths: dict[str, set[str]] = {}
         self._fd: int = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._fd < 0:
             raise self._error("inotify_init1")
@@ -54,10 +54,16 @@ class FileWatch:
         return HostError(f"{call}: {os.strerror(number)}", number)
 
     def add(self, path: str) -> None:
-        """Watch the file at ``path``; HostError when its folder cannot be watched."""
-        whole = os.path.abspath(path)
-        self._paths[whole] = path
-        folder = os.path.dirname(whole)
+        """Watch the file at ``path``; HostError when its folder cannot be watched.
+
+        Of a symbolic link, both the link and what it leads to now.
+        """
+        folder, name = os.path.split(os.path.abspath(path))
+        for whole in {os.path.join(os.path.realpath(folder), name), os.path.realpath(path)}:
+            self._paths.setdefault(whole, set()).add(path)
+            self._watch(os.path.dirname(whole))
+
+    def _watch(self, folder: str) -> None:
         if folder in self._folders.values():
             return
         watch = self._libc.inotify_add_watch(self._fd, os.fsencode(folder), CLOSE_WRITE | MOVED_TO)
@@ -77,8 +83,8 @@ class FileWatch:
                 watch, _, _, length = EVENT.unpack_from(data, position)
                 start = position + EVENT.size
                 name = os.fsdecode(data[start : start + length].rstrip(b"\0"))
-                path = self._paths.get(os.path.join(self._folders.get(watch, ""), name))
-                if path is not None:
+                whole = os.path.join(self._folders.get(watch, ""), name)
+                for path in sorted(self._paths.get(whole, ())):
                     changed[path] = None
                 position = start + length
         for path in changed:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from select import EPOLLIN
 
 from dm.device.platform import Platform
+from protocol import layouts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,18 @@ if TYPE_CHECKING:
         def call_at(self, deadline: int, callback: Callable[[], object]) -> object: ...
 
 
-__all__ = ["Hypervisor", "ServerPages", "Store", "VirtualClock"]
+__all__ = ["SHUTDOWN_REASONS", "Hypervisor", "ServerPages", "Store", "VirtualClock"]
+
+SHUTDOWN_REASONS = {
+    "poweroff": layouts.SHUTDOWN_REASON_POWEROFF,
+    "reboot": layouts.SHUTDOWN_REASON_REBOOT,
+    "suspend": layouts.SHUTDOWN_REASON_SUSPEND,
+    "crash": layouts.SHUTDOWN_REASON_CRASH,
+    "watchdog": layouts.SHUTDOWN_REASON_WATCHDOG,
+}
+"""The words of `Platform.shutdown` as the SHUTDOWN_* numbers of public/sched.h."""
+S0, S3 = 0, 3
+"""ACPI sleep states."""
 
 
 class ServerPages:
@@ -192,8 +204,18 @@ class Hypervisor(Platform):
     suspended: bool = False
     """Whether the domain sleeps in ACPI S3."""
 
+    def suspend(self) -> None:
+        """See `Platform.suspend`."""
+        self.set_sleep_state(S3)
+        self.suspended = True
+
     def wake(self) -> None:
         """Let a domain that sleeps go on, at its firmware's reset vector."""
+        self.set_sleep_state(S0)
+        self.suspended = False
+
+    def set_sleep_state(self, state: int) -> None:
+        """Set HVM_PARAM_ACPI_S_STATE, as QEMU does, to 0 or 3."""
         raise NotImplementedError
 
     def set_dirty_log(self, *, enabled: bool) -> None:

@@ -98,13 +98,16 @@ class Journal:
         """What was entered has been done."""
         self._words[ENTERED] = 0
 
-    def go_on(self, memory: bytes) -> None:
+    def go_on(self, memory: bytes, under_way: Iterable[int]) -> None:
         """Go on with the state of a predecessor, whose journal was ``memory``, rolled back.
 
         There is no copy that counts, so that a slot which is INPROCESS still is one to serve.
+        ``under_way``: the vCPUs whose slots are INPROCESS; what is noted of others is of requests
+        that were answered in the predecessor's last instant.
         """
         self.inherited = True
-        self.deferred[:] = memory[DEFERRED : DEFERRED + VCPUS]
+        for vcpu in under_way:
+            self.deferred[vcpu] = memory[DEFERRED + vcpu]
 
 
 def roll_back(

@@ -67,6 +67,8 @@ def replace(machine: Machine, old: Device, make: Callable[[], Device]) -> list[s
     """Let a device that ``make`` constructs go on where ``old`` was; call between two requests.
 
     Gives one line for each piece of state that was not carried over. ``make`` is called twice.
+    A process that is killed inside, once the rehearsal is over, leaves no state that a successor
+    can go on with: all registers of all devices are lost then.
 
     Raises:
         ConfigError: the new class cannot stand in for the old one; the machine is as before.

@@ -1,5 +1,8 @@
 """A memory file that holds a machine's flat buffer, so that a killed process has a successor.
 
+One instant is not covered: while a live reload exchanges a device's state (dm/machine/reload.py),
+the buffer means neither what it did nor what it will, and a successor begins with the reset values.
+
 The file has a header (magic, a checksum of the layout, guest time), the journal, the buffer itself
 and the journal's copies, mapped shared: what a device stores is in the file at once. It is made
 under another name and gets its own when all that it inherits is in it, so that at every instant one
@@ -56,7 +59,7 @@ class Survivor:
         self._checksum = layout_checksum(machine)
         self._size = machine.state_size()
         self._fresh = f"{path}.new"
-        self._journal: bytes | None = None
+        self._journal: tuple[bytes, frozenset[int]] | None = None
         self._identity: tuple[int, int] | None = None
         self._map: mmap.mmap | None = None
 
@@ -65,6 +68,7 @@ class Survivor:
 
         ``under_way``: the vCPUs whose requests it had begun. They are undone.
         """
+        begun = frozenset(under_way)
         whole = BUFFER_OFFSET + 2 * self._size
         try:
             with open(self._path, "rb") as file:
@@ -81,8 +85,8 @@ class Survivor:
         journal = data[JOURNAL_OFFSET:BUFFER_OFFSET]
         state = bytearray(data[BUFFER_OFFSET : BUFFER_OFFSET + self._size])
         kept = memoryview(data)[BUFFER_OFFSET + self._size :]
-        roll_back(journal, kept, state, under_way)
-        self._journal = journal
+        roll_back(journal, kept, state, begun)
+        self._journal = journal, begun
         return bytes(state), elapsed
 
     def create(self) -> memoryview[int]:
@@ -108,7 +112,7 @@ class Survivor:
     def publish(self) -> None:
         """Put the new file in the place of an old one: it holds all that was inherited."""
         if self._journal is not None:
-            self._machine.journal.go_on(self._journal)
+            self._machine.journal.go_on(*self._journal)
         try:
             os.rename(self._fresh, self._path)
         except OSError as error:

@@ -60,9 +60,10 @@ class PollWindow:
         self.length = min(self.length, self.limit)
         self.stretch = min(LARGEST, int(self._call_cost * STRETCH_FACTOR))
 
-    def hit(self) -> None:
-        """A request came while the slots were watched."""
-        self.hits += 1
+    def watched(self, requests: int, nanoseconds: int) -> None:
+        """So many requests came while the slots were watched, and so long it took."""
+        self.hits += requests
+        self.spent += nanoseconds
 
     def missed(self) -> None:
         """Nothing came as long as the window was open."""

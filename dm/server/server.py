@@ -277,8 +277,10 @@ class IoreqServer:
         The slot must be READY before the ring is drained: only then is all that the vCPU wrote
         before its request in the ring. A slot that becomes READY in between waits for its event.
         """
-        if not self.slots.is_ready(vcpu):
-            return False
+        return self.slots.is_ready(vcpu) and self.serve_ready(vcpu)
+
+    def serve_ready(self, vcpu: int) -> bool:
+        """The same for a slot that was seen READY."""
         ring = self.ring
         if ring is not None and not ring.empty:
             ring.drain()

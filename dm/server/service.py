@@ -28,7 +28,7 @@ may stand still for ever, so nothing waits then."""
 LOOK_AROUND = 1_000_000
 """Nanoseconds of watching a busy guest after which the other descriptors get their turn; a few
 more where system calls are dear."""
-LOOKS, ANSWERS = 64, 8
+LOOKS, ANSWERS = 256, 8
 """So many looks at the slots, or answers, for one at the clock: that is a system call in a dom0."""
 LOOK_AROUND_ALONE = 5_000_000
 """The same for yielding, where each look takes from the one CPU that there is."""
@@ -135,14 +135,14 @@ class Service:
     def _watch(self) -> None:
         """Serve slots as they become READY, until the window has passed without one."""
         server, window, now = self._server, self.window, self._now
-        slots, stretch = server.slots, max(LOOK_AROUND, window.stretch)
+        look, serve = server.slots.look, server.serve_ready
+        stretch = max(LOOK_AROUND, window.stretch)
         start = since = current = now()
         vcpu, answers, counts = -1, 0, True
         while not server.paused:
-            vcpu = slots.look(vcpu + 1, LOOKS)
+            vcpu = look(vcpu + 1, LOOKS)
             if vcpu >= 0:
-                window.hit()
-                self.answers += server.serve(vcpu)
+                self.answers += serve(vcpu)
                 answers += 1
                 # The time of this answer is unknown; that of the next look at the clock will do.
                 counts = False
@@ -156,7 +156,7 @@ class Service:
             elif current - since >= window.length:
                 window.missed()
                 break
-        window.spent += current - start
+        window.watched(answers, current - start)
 
     def _yield(self) -> None:
         """Yield the only CPU after each answer, as long as the guest comes back with a request."""
@@ -171,5 +171,5 @@ class Service:
             window.yielded(paid=vcpu >= 0)
             if vcpu < 0:
                 return
-            self.answers += server.serve(vcpu)
+            self.answers += server.serve_ready(vcpu)
             answers += 1

@@ -296,10 +296,12 @@ class Slots:
         return sum(flags & STATE == ANSWERED for flags in self._flags.tobytes())
 
     def flush(self) -> list[int]:
-        """Answer every slot that still waits, at the end; gives the vCPUs to notify."""
+        """Answer every slot that still waits, at the end; gives the vCPUs to notify.
+
+        The journal is shared with the slots of other servers: a vCPU that waits there stays noted.
+        """
         answered = []
         self._waiting.clear()
-        self._journal.deferred[:] = bytes(len(self._journal.deferred))
         for vcpu in range(self.vcpus):
             flags = self._flags[vcpu]
             if flags & STATE == READY:
@@ -311,6 +313,7 @@ class Slots:
                 pointer = flags & layouts.IOREQ_DATA_IS_PTR_MASK
                 reads = bool(flags & READS) and not pointer
                 self._answer(vcpu * SIZE, ALL_ONES.get(size, ALL_ONES[8]), reads)
+                self._journal.deferred[vcpu] = 0
             if flags & STATE in (READY, INPROCESS):
                 answered.append(vcpu)
         return answered

@@ -12,10 +12,11 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from types import TracebackType
 from typing import IO, Any, NamedTuple
 
 import pytest
+
+from tests.closing import Closing
 
 BINARY = "qemu-system-x86_64"
 PORT_COMMANDS = {1: "b", 2: "w", 4: "l"}
@@ -34,7 +35,7 @@ class Answer(NamedTuple):
     changes: list[tuple[int, int]]
 
 
-class Qtest:
+class Qtest(Closing):
     """A QEMU of machine type pc with ``arguments``, talked to over its qtest interface.
 
     ``pass_fds``: descriptors that QEMU inherits (``-chardev socket,fd=N``). ``irqs`` holds the
@@ -186,17 +187,6 @@ class Qtest:
         self._input.close()
         self._output.close()
         self._process.wait()
-
-    def __enter__(self) -> Qtest:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Monitor:

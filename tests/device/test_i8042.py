@@ -85,6 +85,20 @@ def test_the_self_test_sets_the_system_flag(kbc: Controller) -> None:
     assert kbc.status() & 0x04
 
 
+def test_after_a_load_the_status_byte_says_what_the_output_buffer_holds(kbc: Controller) -> None:
+    kbc.bench.write(COMMAND, 0xD3)
+    kbc.bench.write(DATA, 1)
+    status = kbc.bench.read(COMMAND)
+    assert status & (FULL | FROM_MOUSE) == FULL | FROM_MOUSE
+    kbc.device.command_port.status.value = 0x18
+    kbc.device.restored()
+    assert kbc.bench.read(COMMAND) == status
+    kbc.bench.read(DATA)
+    kbc.device.command_port.status.value = 0x39
+    kbc.device.restored()
+    assert kbc.bench.read(COMMAND) == status & ~(FULL | FROM_MOUSE)
+
+
 def test_an_answer_interrupts_until_it_is_read(kbc: Controller) -> None:
     kbc.bench.write(COMMAND, 0xAA)
     assert (kbc.status() & FULL, kbc.irqs()) == (FULL, (1, 0))

@@ -11,10 +11,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pytest
+
+from tests.closing import Closing
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tools" / "prototype" / "ioreqd-system-x86_64"
@@ -24,7 +25,7 @@ PATIENCE = 45.0
 Launch = Callable[..., "QtestClient"]
 
 
-class QtestClient:
+class QtestClient(Closing):
     """Launches ``binary`` with ``arguments``; the target connects to two sockets in ``folder``.
 
     ``irqs``: the levels seen of intercepted interrupts; ``events``: what QMP reported.
@@ -189,17 +190,6 @@ class QtestClient:
         self.process.stderr.close()
         for stream in self._streams:
             stream.close()
-
-    def __enter__(self) -> QtestClient:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _listener(path: str) -> socket.socket:

@@ -39,6 +39,7 @@ HEAVY = (
     "collections",
     "construct",
     "contextlib",
+    "ctypes",
     "dataclasses",
     "datetime",
     "enum",

@@ -8,7 +8,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from types import ModuleType
+from typing import Any, NoReturn
 
 from dm.errors import ConfigError, HostError
 
@@ -17,35 +17,62 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "attach": "tools.cli.attach",
     "bench": "tools.cli.bench",
+    "build": "tools.cli.build",
+    "config": "tools.cli.domains:config",
+    "console": "tools.cli.domains:console",
+    "create": "tools.cli.create",
     "demo": "tools.cli.demo",
+    "destroy": "tools.cli.domains:destroy",
     "doc": "tools.cli.doc",
     "doctor": "tools.cli.doctor",
     "import": "tools.cli.import_map",
     "lab": "tools.cli.lab",
+    "layout": "tools.cli.layout",
+    "list": "tools.cli.domains:list",
     "new": "tools.cli.new",
+    "pause": "tools.cli.domains:pause",
+    "reboot": "tools.cli.domains:reboot",
     "replay": "tools.cli.replay",
+    "restore": "tools.cli.restore",
     "run": "tools.cli.run",
+    "save": "tools.cli.domains:save",
+    "shutdown": "tools.cli.domains:shutdown",
+    "soft-reset": "tools.cli.domains:soft-reset",
     "state": "tools.cli.state",
+    "unpause": "tools.cli.domains:unpause",
 }
-"""Sub-command -> module, with ``HELP: str``, ``configure(parser)``, ``run(arguments) -> int``."""
+"""Sub-command -> module, with ``HELP: str``, ``configure(parser)``, ``run(arguments) -> int``.
+
+After a colon: such an object under that name in the module's own table ``COMMANDS``.
+"""
 
 _USER_ERROR, _HOST_ERROR, _INTERRUPTED = 2, 1, 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the parsers of sub-commands are of this class, too."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2."""
+        self.exit(_USER_ERROR, f"{self.prog}: {message} ({self.prog} --help says more)\n")
+
+
 def _parser(chosen: str) -> argparse.ArgumentParser:
     """Return the parser; only the module of ``chosen`` is imported if that is a sub-command."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ioreqd", description="A device model for Xen HVM guests, written in Python."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     names = [chosen] if chosen in COMMANDS else list(COMMANDS)
     for name in names:
-        if importlib.util.find_spec(COMMANDS[name]) is None:
+        where, _, entry = COMMANDS[name].partition(":")
+        if importlib.util.find_spec(where) is None:
             continue
-        module: ModuleType = importlib.import_module(COMMANDS[name])
-        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
-        module.configure(command)
-        command.set_defaults(_run=module.run)
+        module: Any = importlib.import_module(where)
+        found = module.COMMANDS[entry] if entry else module
+        command = commands.add_parser(name, help=found.HELP, description=found.HELP)
+        found.configure(command)
+        command.set_defaults(_run=found.run)
     return parser
 
 

@@ -1,11 +1,12 @@
-"""`ioreqd new`: writes a commented, running, tested device file to begin with."""
+"""`ioreqd new`: writes a commented, running, tested device file to begin with, and its guest."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from tools.prototype.new import KINDS, new_device
+from dm.errors import ConfigError
+from tools.prototype.new import KINDS, new_device, new_guest
 
 __all__ = ["HELP", "configure", "run"]
 
@@ -31,13 +32,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the file and say what can be done with it."""
-    name = new_device(arguments.file, arguments.kind)
     file = arguments.file
-    print(f"{file} has the class {name}, which runs. Go on with:")
+    if (there := file.with_suffix(".c")).exists():
+        raise ConfigError(f"{there} is there already, and is left as it is")
+    name = new_device(file, arguments.kind)
+    guest = new_guest(file, arguments.kind)
+    print(f"{file} has the class {name}, which runs, and {guest} drives it. Go on with:")
     for command, what in (
         (f"pytest {file}", "its tests"),
-        (f"ioreqd run --device {file}:{name}", "a guest with it"),
+        (f"ioreqd run --device {file}:{name}", "its registers, as a guest finds them"),
+        (f"ioreqd run --device {file}:{name} --kernel {guest}", "the guest"),
         (f"ioreqd doc {file}:{name}", "its register map"),
     ):
-        print(f"  {command:<50} # {what}")
+        print(f"  {command:<58} # {what}")
     return 0

@@ -1,21 +1,24 @@
 """One emulator's connection: the packets of protocol/local.py, and what the emulator holds.
 
-Nothing that a packet can have in it harms the hypervisor: what cannot be read closes the
-connection, everything else is answered. A connection that ends gives its ports back; its ioreq
-servers stay, as they do on Xen when an emulator's process dies.
+What cannot be read closes the connection, everything else is answered. What an emulator can do to
+the descriptors that it gets is `shared_files`' business. A connection that ends gives its ports
+back; its ioreq servers stay, as they do on Xen when an emulator's process dies.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import select
 import socket
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from errno import EACCES, EINVAL, ENOTCONN, EOPNOTSUPP, EPERM, ESRCH
 from struct import Struct
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from protocol import layouts
@@ -23,6 +26,7 @@ from protocol import layouts
 from . import dm_op
 from .clock import VirtualClock
 from .errors import HypercallError
+from .shared_files import SharedEvent, drain, sealed_file
 from .store_client import StoreClient
 
 if TYPE_CHECKING:
@@ -51,42 +55,57 @@ Answer = tuple[bytes, Sequence[int]]
 
 
 class ClockPage:
-    """The page by which an emulator is asked for its next deadline, and the two eventfds."""
+    """The page by which an emulator is asked for its next deadline, and the two eventfds.
+
+    OSError: no descriptor is left.
+    """
 
     def __init__(self, now: int) -> None:
-        self.fd = os.memfd_create("clock", os.MFD_CLOEXEC)
-        self.ask_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.done_fd = os.eventfd(0, os.EFD_CLOEXEC)
-        for fd in (self.fd, self.ask_fd, self.done_fd):
-            weakref.finalize(self, os.close, fd)
-        os.ftruncate(self.fd, layouts.LOCAL_CLOCK_PAGE_SIZE)
+        self.fd = self._keep(sealed_file("clock", layouts.LOCAL_CLOCK_PAGE_SIZE))
+        self._question = SharedEvent()
+        self.ask_fd = self._question.fd
+        self.done_fd = self._keep(os.eventfd(0, os.EFD_CLOEXEC))
+        self._end_fd = self._keep(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        self._poller = select.poll()
+        for fd in (self.done_fd, self._end_fd):
+            self._poller.register(fd, select.POLLIN)
         page = memoryview(mmap.mmap(self.fd, layouts.LOCAL_CLOCK_PAGE_SIZE))
         self._words = page.cast("Q")
         self._words[layouts.LOCAL_CLOCK_NOW_OFFSET // 8] = now
         self._words[layouts.LOCAL_CLOCK_DEADLINE_OFFSET // 8] = NO_DEADLINE
         self.closed = False
 
-    def ask(self, now: int) -> int | None:
+    def _keep(self, fd: int) -> int:
+        weakref.finalize(self, os.close, fd)
+        return fd
+
+    def ask(self, now: int, patience: float) -> int | None:
         """Let time be ``now`` nanoseconds for the emulator, and wait until it has done what is due.
 
-        Gives its next deadline; None: there is none, or the emulator is gone.
+        Gives its next deadline; None: there is none, or the emulator is gone. TimeoutError: there
+        was no answer for ``patience`` seconds.
         """
         words = self._words
         words[layouts.LOCAL_CLOCK_NOW_OFFSET // 8] = now
         question = words[layouts.LOCAL_CLOCK_ASKED_OFFSET // 8] + 1
         words[layouts.LOCAL_CLOCK_ASKED_OFFSET // 8] = question
-        os.eventfd_write(self.ask_fd, 1)
+        self._question.raise_it()
+        end = monotonic() + patience
         while words[layouts.LOCAL_CLOCK_DONE_OFFSET // 8] != question:
             if self.closed:
                 return None
-            os.eventfd_read(self.done_fd)
+            left = end - monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._poller.poll(left * 1000)
+            drain(self.done_fd)
         deadline = words[layouts.LOCAL_CLOCK_DEADLINE_OFFSET // 8]
         return None if deadline == NO_DEADLINE else deadline
 
     def close(self) -> None:
         """The emulator is gone: nobody waits for it any more."""
         self.closed = True
-        os.eventfd_write(self.done_fd, 1)
+        os.eventfd_write(self._end_fd, 1)
 
 
 class Connection:
@@ -105,6 +124,7 @@ class Connection:
         self.closed = False
         self.clock: ClockPage | None = None
         self._ports: dict[int, Channel] = {}
+        self._regions: int | None = None
         self._queue: deque[tuple[bytes, list[int]]] = deque()
         self._sending = threading.Lock()
         self._store = StoreClient(
@@ -220,24 +240,17 @@ class Connection:
             raise HypercallError(ESRCH, f"there is no domain {domid}")
         if not self._privileged(domain):
             raise HypercallError(EPERM, f"domain {self.emulator} has no power over it")
-        self.domain = domain
-        self.pid = pid
         with domain.lock:
-            self.clock = ClockPage(domain.clock.now())
+            clock = ClockPage(domain.clock.now())
+            self.domain, self.clock, self.pid = domain, clock, pid
             domain.connections.append(self)
-            fds = (domain.memory.fd, self.clock.fd, self.clock.ask_fd, self.clock.done_fd)
-            return self._describe(), fds
+            fds = (domain.memory.fd, clock.fd, clock.ask_fd, clock.done_fd)
+            virtual = isinstance(domain.clock, VirtualClock)
+            mode = layouts.LOCAL_CLOCK_MODE_VIRTUAL if virtual else layouts.LOCAL_CLOCK_MODE_REAL
+            return DOMAIN.pack(domain.domid, domain.max_vcpus, mode), fds
 
     def _privileged(self, domain: Domain) -> bool:
         return self.emulator in domain.privileged and self.emulator != domain.domid
-
-    def _describe(self) -> bytes:
-        domain = self._domain
-        virtual = isinstance(domain.clock, VirtualClock)
-        mode = layouts.LOCAL_CLOCK_MODE_VIRTUAL if virtual else layouts.LOCAL_CLOCK_MODE_REAL
-        regions = domain.memory.regions
-        head = DOMAIN.pack(domain.domid, domain.max_vcpus, len(regions), mode)
-        return head + b"".join(REGION.pack(*region) for region in regions)
 
     @property
     def _domain(self) -> Domain:
@@ -245,7 +258,17 @@ class Connection:
         return self.domain
 
     def _memory(self, body: bytes) -> Answer:
-        return self._describe(), ()
+        self._drop_regions()
+        self._regions = os.memfd_create("regions", os.MFD_CLOEXEC)
+        with open(self._regions, "wb", closefd=False) as file:
+            file.writelines(REGION.pack(*region) for region in self._domain.memory.regions)
+        return b"", (self._regions,)
+
+    def _drop_regions(self) -> None:
+        """Close the last answer's file, which the emulator has."""
+        if self._regions is not None:
+            os.close(self._regions)
+            self._regions = None
 
     def _dm_op(self, body: bytes) -> Answer:
         domain = self._domain
@@ -316,8 +339,20 @@ class Connection:
             raise HypercallError(EACCES, "the emulator has restricted itself")
 
     def ask_clock(self, now: int) -> int | None:
-        """See `ClockPage.ask`; called without the domain's lock, which the emulator may need."""
-        return None if self.clock is None else self.clock.ask(now)
+        """See `ClockPage.ask`; called without the domain's lock, which the emulator may need.
+
+        An emulator that does not answer crashes the domain, and is not asked again.
+        """
+        if self.clock is None:
+            return None
+        patience = self._hypervisor.clock_patience
+        try:
+            return self.clock.ask(now, patience)
+        except TimeoutError:
+            self.clock.close()
+            who = f"the emulator with process id {self.pid}"
+            self._domain.crash(f"{who} has not answered the clock for {patience:g} s")
+            return None
 
     def close(self) -> None:
         """The connection is over: its ports can be bound again."""
@@ -329,10 +364,12 @@ class Connection:
             while self._queue:
                 self._drop_first()
         self._store.close()
+        self._drop_regions()
         if self.domain is not None:
             with self.domain.lock:
                 self.domain.event_channels.unbind_all(self)
-                self.domain.connections.remove(self)
+                with suppress(ValueError):
+                    self.domain.connections.remove(self)
         if self.clock is not None:
             self.clock.close()
 

@@ -90,8 +90,14 @@ def _info(call: Call, number: int, flags: int, port: int, gfn: int, ring_gfn: in
     call.store(INFO, number, flags, port, gfn, ring_gfn)
 
 
+def _check_range(first: int, last: int) -> None:
+    if first > last:
+        raise HypercallError(EINVAL, f"a range from {first:#x} to {last:#x}")
+
+
 def _map(call: Call, number: int, pad: int, space: int, first: int, last: int) -> None:
     _check_padding(pad)
+    _check_range(first, last)
     server = call.domain.servers.get(number, call.emulator)
     if space >= len(server.ranges):
         raise HypercallError(EINVAL, f"there are no ranges of type {space}")
@@ -101,6 +107,7 @@ def _map(call: Call, number: int, pad: int, space: int, first: int, last: int) -
 
 def _unmap(call: Call, number: int, pad: int, space: int, first: int, last: int) -> None:
     _check_padding(pad)
+    _check_range(first, last)
     server = call.domain.servers.get(number, call.emulator)
     if space >= len(server.ranges):
         raise HypercallError(EINVAL, f"there are no ranges of type {space}")
@@ -202,10 +209,10 @@ def _inject_event(
     cr2: int,
 ) -> None:
     _check_padding(pad0, pad1)
-    found = [vcpu for vcpu in call.domain.vcpus if vcpu.id == number]
-    if not found:
+    vcpu = call.domain.find_vcpu(number)
+    if vcpu is None:
         raise HypercallError(EINVAL, f"there is no vCPU {number}")
-    found[0].inject(Event(vector, kind, error_code, length, cr2))
+    vcpu.inject(Event(vector, kind, error_code, length, cr2))
 
 
 def _map_mem_type(call: Call, number: int, mem_type: int, flags: int, opaque: int) -> None:

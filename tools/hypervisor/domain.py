@@ -8,7 +8,8 @@ xen/arch/x86/domain.c (arch_domain_soft_reset).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from errno import EINVAL, ENOSPC
 from typing import TYPE_CHECKING, Literal
 
@@ -54,7 +55,8 @@ class Domain:
 
     ``lock`` guards everything but the contents of memory. ``punishments``: what real Xen would
     have answered with a vCPU that never wakes. ``on_shutdown``: called, without the lock, when a
-    shutdown or crash is complete.
+    shutdown or crash is complete; after one that a handler of the hypervisor's own or a timer
+    began, once that has returned (``intercepting``).
     """
 
     def __init__(
@@ -140,8 +142,11 @@ class Domain:
         if not self.intercepting:
             self.announce()
 
-    def crash(self, message: str) -> None:
-        """End the domain at once; the first ``message`` is kept."""
+    def crash(self, message: str, *, locked: bool = False) -> None:
+        """End the domain at once; the first ``message`` is kept.
+
+        ``locked``: the caller holds the lock, and calls `announce` when it has let it go.
+        """
         with self.lock:
             if self.over:
                 return
@@ -149,7 +154,7 @@ class Domain:
             if self.shutdown_reason is None:
                 self.shutdown_reason = layouts.SHUTDOWN_REASON_CRASH
             self._complete("crashed")
-        if not self.intercepting:
+        if not self.intercepting and not locked:
             self.announce()
 
     def finish_shutdown(self) -> None:
@@ -226,7 +231,10 @@ class Domain:
             self.changed.notify_all()
 
     def wait_parked(self, timeout: float) -> bool:
-        """Wait until no vCPU of a held domain touches the guest. False: not in ``timeout`` seconds."""
+        """Wait until no vCPU of a held domain touches the guest.
+
+        False: some still did after ``timeout`` seconds.
+        """
         with self.changed:
             return self.changed.wait_for(lambda: all(one.parked for one in self.vcpus), timeout)
 
@@ -272,6 +280,11 @@ class Domain:
             self.vcpus.remove(found[0])
             found[0].stop()
 
+    def find_vcpu(self, number: int) -> Vcpu | None:
+        """The vCPU with the id ``number``."""
+        with self.lock:
+            return next((vcpu for vcpu in self.vcpus if vcpu.id == number), None)
+
     def invalidate(self) -> None:
         """Pages of the guest are gone: every vCPU asks all emulators to drop their mappings."""
         with self.lock:
@@ -298,7 +311,19 @@ class Domain:
         """Run what the clock has due."""
         with self.lock:
             if self.alive:
-                self.clock.run_due()
+                with self.announcing_later():
+                    self.clock.run_due()
+        self.announce()
+
+    @contextmanager
+    def announcing_later(self) -> Iterator[None]:
+        """For calls out under the lock, which may end the domain: `announce` is to be called after
+        it."""
+        before, self.intercepting = self.intercepting, True
+        try:
+            yield
+        finally:
+            self.intercepting = before
 
     def step_clock(self, length: int | None) -> int:
         """Let virtual time pass; see `stepping.step`."""

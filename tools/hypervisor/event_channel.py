@@ -8,11 +8,11 @@ vCPU share the eventfd that the emulator raises. Facts: xen/common/event_channel
 
 from __future__ import annotations
 
-import os
 from errno import EINVAL, ENOSPC
 from typing import TYPE_CHECKING
 
 from .errors import HypercallError
+from .shared_files import SharedEvent
 
 if TYPE_CHECKING:
     from .vcpu import Vcpu
@@ -25,28 +25,33 @@ PORT_LIMIT = 4096
 
 class Channel:
     """One port. ``vcpu``: who is woken, None for the guest's own; ``remote``: which domain may bind
-    it; ``owner``: who has bound it, None while unbound."""
+    it; ``owner``: who has bound it, None while unbound; ``event``: what its owner waits for."""
 
-    __slots__ = ("fd", "owner", "port", "remote", "vcpu")
+    __slots__ = ("event", "owner", "port", "remote", "vcpu")
 
     def __init__(self, port: int, vcpu: Vcpu | None, remote: int) -> None:
         self.port = port
         self.vcpu = vcpu
         self.remote = remote
         self.owner: object | None = None
-        self.fd = -1
+        self.event: SharedEvent | None = None
+
+    @property
+    def fd(self) -> int:
+        """The descriptor of the owner's end; -1 while unbound."""
+        return -1 if self.event is None else self.event.fd
 
     def notify(self) -> None:
         """Raise the emulator's end; an unbound port loses it, which binding makes good."""
-        if self.fd >= 0:
-            os.eventfd_write(self.fd, 1)
+        if self.event is not None:
+            self.event.raise_it()
 
     def close(self) -> None:
         """Take the port from its owner."""
         self.owner = None
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        if self.event is not None:
+            self.event.close()
+            self.event = None
 
 
 class EventChannels:
@@ -83,7 +88,8 @@ class EventChannels:
     def bind(self, port: int, remote: int, owner: object) -> Channel:
         """Bind a Xen-attached port for an emulator in domain ``remote``; it is raised once at once.
 
-        HypercallError, EINVAL: no such port, bound already, or meant for another domain.
+        HypercallError, EINVAL: no such port, bound already, or meant for another domain. OSError:
+        no descriptor is left.
         """
         channel = self._channels.get(port)
         if (
@@ -93,7 +99,7 @@ class EventChannels:
             or channel.remote != remote
         ):
             raise HypercallError(EINVAL, f"port {port} cannot be bound")
-        channel.fd = os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        channel.event = SharedEvent(1)
         channel.owner = owner
         return channel
 

@@ -129,7 +129,7 @@ class GuestEvents:
         return own
 
     def _check_vcpu(self, vcpu: int) -> None:
-        if vcpu >= len(self._domain.vcpus):
+        if self._domain.find_vcpu(vcpu) is None:
             raise HypercallError(ENOENT, f"there is no vCPU {vcpu}")
 
     def _close(self, arguments: GuestArguments, at: int, vcpu: int) -> None:

@@ -137,7 +137,7 @@ class MemoryOps:
                     return done
                 for gfn in gfns:
                     self._drop(gfn)
-        self._domain.vcpus[vcpu].ask_invalidate()
+        self._ask_invalidate(vcpu)
         return len(extents)
 
     def _add(self, arguments: GuestArguments, at: int, vcpu: int) -> int:
@@ -198,8 +198,13 @@ class MemoryOps:
             if self._memory.find(gfn << PAGE_SHIFT) is None:
                 raise HypercallError(EINVAL, f"there is no page at GFN {gfn:#x}")
             self._drop(gfn)
-        self._domain.vcpus[vcpu].ask_invalidate()
+        self._ask_invalidate(vcpu)
         return 0
+
+    def _ask_invalidate(self, number: int) -> None:
+        vcpu = self._domain.find_vcpu(number)
+        if vcpu is not None:
+            vcpu.ask_invalidate()
 
     def _map(self, arguments: GuestArguments, at: int, vcpu: int) -> int:
         if self.memory_map is None:

@@ -45,7 +45,7 @@ class VcpuOps:
 
     def perform(self, arguments: GuestArguments, operation: int, vcpu: int, at: int) -> int:
         """VCPU_OP about ``vcpu`` with its argument at ``at``. HypercallError."""
-        if vcpu >= len(self._domain.vcpus):
+        if self._domain.find_vcpu(vcpu) is None:
             raise HypercallError(ENOENT, f"there is no vCPU {vcpu}")
         if operation == layouts.VCPU_OP_IS_UP:
             return int(vcpu in self._up)

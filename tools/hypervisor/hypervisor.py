@@ -10,6 +10,7 @@ import selectors
 import socket
 import threading
 from collections.abc import Sequence
+from errno import EMFILE, ENAMETOOLONG, ENFILE, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING
 
 from protocol import layouts
@@ -28,12 +29,19 @@ BACKLOG = 64
 INTRODUCED = "@introduceDomain"
 RELEASED = "@releaseDomain"
 FIRST_DOMID = 1
+CLOCK_PATIENCE = 30.0
+"""Seconds: more than a device model needs to start on a machine that is busy."""
+EXHAUSTED = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
+RETRY_AFTER = 0.5
+"""Seconds after which a connection is accepted that could not be before."""
 
 
 class Hypervisor:
     """The hypervisor process's one object. ``path``: where emulators connect (AF_UNIX, SEQPACKET).
 
-    OSError: the socket cannot be made there. ``domains``: by domid; ``store``: the xenstore.
+    OSError: the socket cannot be made there. ``domains``: by domid; ``store``: the xenstore;
+    ``clock_patience``: for how many seconds an emulator's answer to a clock that steps is awaited,
+    before its domain is crashed.
     """
 
     def __init__(self, path: str) -> None:
@@ -43,9 +51,13 @@ class Hypervisor:
         self.store.write(f"{HOME}/domid", "0")
         self._lock = threading.RLock()
         self._next_domid = FIRST_DOMID
+        self.clock_patience = CLOCK_PATIENCE
         self._paths: list[str] = []
         self._connections: set[Connection] = set()
         self._dropped: list[Connection] = []
+        self._listeners: list[tuple[socket.socket, int]] = []
+        self._resting: list[tuple[socket.socket, int]] = []
+        """Listeners whose connections cannot be accepted now."""
         self._thread: threading.Thread | None = None
         self._ending = False
         self._selector = selectors.DefaultSelector()
@@ -61,9 +73,12 @@ class Hypervisor:
             listener.listen(BACKLOG)
         except OSError as error:
             listener.close()
-            raise OSError(error.errno, f"{path}: {error.strerror}") from None
+            # Python itself refuses a path that is too long, with neither number nor text.
+            cause = error.strerror or str(error)
+            raise OSError(error.errno or ENAMETOOLONG, f"{path}: {cause}") from None
         listener.setblocking(False)
         self._paths.append(path)
+        self._listeners.append((listener, emulator))
         self._selector.register(listener, selectors.EVENT_READ, emulator)
 
     def create_domain(
@@ -142,7 +157,10 @@ class Hypervisor:
 
     def _run(self) -> None:
         while not self._ending:
-            for key, events in self._selector.select():
+            ready = self._selector.select(RETRY_AFTER if self._resting else None)
+            if not ready:
+                self._listen_again()
+            for key, events in ready:
                 if isinstance(key.fileobj, socket.socket):
                     self._accept(key.fileobj, key.data)
                 elif isinstance(key.data, Connection):
@@ -155,13 +173,21 @@ class Hypervisor:
     def _accept(self, listener: socket.socket, emulator: int) -> None:
         try:
             peer, _ = listener.accept()
-        except OSError:
-            # The emulator went away again, or no descriptor is left for it.
+        except OSError as error:
+            # Else the emulator went away again.
+            if error.errno in EXHAUSTED:
+                self._selector.unregister(listener)
+                self._resting.append((listener, emulator))
             return
         peer.setblocking(False)
         connection = Connection(self, peer, emulator)
         self._connections.add(connection)
         self._selector.register(connection, selectors.EVENT_READ, connection)
+
+    def _listen_again(self) -> None:
+        resting, self._resting = self._resting, []
+        for listener, emulator in resting:
+            self._selector.register(listener, selectors.EVENT_READ, emulator)
 
     def _serve(self, connection: Connection, events: int) -> None:
         if connection not in self._connections:
@@ -202,7 +228,13 @@ class Hypervisor:
         if connection in self._connections:
             self._connections.remove(connection)
             self._selector.unregister(connection)
-            connection.close()
+            try:
+                connection.close()
+            except Exception as error:
+                # As in `_serve`.
+                if connection.domain is not None:
+                    connection.domain.crash(f"a connection could not be closed: {error!r}")
+            self._listen_again()
 
     def close(self) -> None:
         """End every domain and connection, and the control thread; the sockets go, too.
@@ -218,9 +250,8 @@ class Hypervisor:
             self.wake()
             self._thread.join()
             self._thread = None
-        for key in list(self._selector.get_map().values()):
-            if isinstance(key.fileobj, socket.socket):
-                key.fileobj.close()
+        for listener, _ in self._listeners:
+            listener.close()
         self._selector.close()
         os.close(self._wake_fd)
         for path in self._paths:

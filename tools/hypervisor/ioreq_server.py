@@ -18,6 +18,7 @@ from protocol import layouts
 
 from .errors import DomainEnded, HypercallError
 from .ranges import Ranges
+from .shared_files import sealed_file
 
 if TYPE_CHECKING:
     from .domain import Domain
@@ -121,9 +122,8 @@ class IoreqServer:
         return self.fd
 
     def _allocate(self, pages: int) -> None:
-        self.fd = os.memfd_create("ioreq server", os.MFD_CLOEXEC)
+        self.fd = sealed_file("ioreq server", pages * PAGE)
         weakref.finalize(self, os.close, self.fd)
-        os.ftruncate(self.fd, pages * PAGE)
         whole = memoryview(mmap.mmap(self.fd, pages * PAGE))
         self.set_pages(whole[-PAGE:], whole[:PAGE] if self.has_ring else None)
 
@@ -138,7 +138,12 @@ class IoreqServer:
             self._ring_pointers = ring.cast("Q")
 
     def enable(self) -> None:
-        """Let requests come; a page that was acquired before gets the ports now."""
+        """Let requests come; a page that was acquired before gets the ports now.
+
+        Pages of the guest stay where they are in its memory: Xen takes them out for as long as the
+        server is enabled (hvm_remove_ioreq_gfn), so that a guest there cannot forge requests. Here
+        it can, and harms itself.
+        """
         if self.enabled:
             return
         self._clear_guest_pages()
@@ -228,7 +233,8 @@ class IoreqServer:
         channel.notify()
 
     def _crash(self, message: str) -> NoReturn:
-        self.domain.crash(message)
+        # The vCPU announces it once it has let the domain's lock go.
+        self.domain.crash(message, locked=True)
         raise DomainEnded(message)
 
     def take(self, number: int) -> int:

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from protocol import layouts
 
 from .errors import NotRamError
+from .shared_files import sealed_file
 
-__all__ = ["PAGE_SHIFT", "PAGE_SIZE", "SPARE", "DirtyLog", "GuestMemory", "MemoryRegion"]
+__all__ = ["PAGE_SHIFT", "PAGE_SIZE", "SPARE", "DirtyLog", "GuestMemory", "MemoryRegion", "RamRun"]
 
 PAGE_SIZE = layouts.IOREQ_PAGE_SIZE
 PAGE_SHIFT = 12
@@ -30,6 +31,15 @@ class MemoryRegion(NamedTuple):
     offset: int
 
 
+class RamRun(NamedTuple):
+    """As `MemoryRegion`, and whether vCPUs can write there: their writes are dropped if not."""
+
+    gpa: int
+    size: int
+    offset: int
+    writable: bool
+
+
 class GuestMemory:
     """RAM at the regions ``ram``, pairs of guest-physical address and bytes, both whole pages.
 
@@ -37,8 +47,9 @@ class GuestMemory:
     Neighbours that lie side by side in the file are one region. ``fd``: the memory file, which
     emulators map, too; after the pages of ``ram`` it has ``spare`` bytes, of which pages are taken
     that the guest adds later. ``types``: the type of each GFN that is not plain RAM (set_mem_type);
-    ``on_type`` is called with the first GFN, their number and the type, for engines that map RAM.
-    ``on_change`` is called after regions have changed; ``generation`` counts how often.
+    ``on_type`` is called with the first GFN, their number and the type, for engines whose vCPUs
+    have to leave the guest to see it. ``on_change`` is called after regions or types have changed,
+    before that; ``generation`` counts how often.
 
     Who changes regions holds the domain's lock; looking addresses up needs none.
     """
@@ -46,11 +57,10 @@ class GuestMemory:
     def __init__(self, ram: Iterable[tuple[int, int]], spare: int = SPARE) -> None:
         regions = _lay_out(ram)
         self.size = sum(region.size for region in regions)
-        self.fd = os.memfd_create("guest memory", os.MFD_CLOEXEC)
-        self._close = weakref.finalize(self, os.close, self.fd)
         self._fresh, self._end = self.size, self.size + spare
         """The part of the file that no page was taken of yet."""
-        os.ftruncate(self.fd, self._end)
+        self.fd = sealed_file("guest memory", self._end)
+        self._close = weakref.finalize(self, os.close, self.fd)
         self.map = mmap.mmap(self.fd, self._end)
         self._all = memoryview(self.map)
         self._freed: list[int] = []
@@ -65,6 +75,27 @@ class GuestMemory:
     def regions(self) -> list[MemoryRegion]:
         """The runs of RAM, by address."""
         return self._table[0]
+
+    def runs(self) -> Iterator[RamRun]:
+        """RAM as vCPUs have it, by address: without pages of the type mmio_dm, which are for the
+        emulators to answer. Called under the domain's lock.
+        """
+        special = sorted(self.types.items())
+        at = 0
+        for gpa, size, offset in self.regions:
+            gfn, end = gpa >> PAGE_SHIFT, gpa + size >> PAGE_SHIFT
+            while gfn < end:
+                first, mem_type = gfn, layouts.MEM_TYPE_RAM_RW
+                if at < len(special) and special[at][0] == gfn:
+                    mem_type = special[at][1]
+                    while gfn < end and special[at : at + 1] == [(gfn, mem_type)]:
+                        gfn, at = gfn + 1, at + 1
+                else:
+                    gfn = min(end, special[at][0]) if at < len(special) else end
+                if mem_type != layouts.MEM_TYPE_MMIO_DM:
+                    start, length = first << PAGE_SHIFT, gfn - first << PAGE_SHIFT
+                    writable = mem_type != layouts.MEM_TYPE_RAM_RO
+                    yield RamRun(start, length, offset + start - gpa, writable)
 
     def find(self, gpa: int) -> MemoryRegion | None:
         """The region that has the byte at ``gpa``."""
@@ -107,7 +138,10 @@ class GuestMemory:
         added = MemoryRegion(gfn << PAGE_SHIFT, PAGE_SIZE, offset)
         if self.find(added.gpa) is not None or not 0 <= added.gpa < ADDRESS_LIMIT:
             raise ValueError(f"GFN {gfn:#x} is taken or beyond 52 bits")
-        self._set(_join(sorted([*self.regions, added])))
+        regions, gpas = self._table
+        at = bisect_right(gpas, added.gpa)
+        around = slice(max(at - 1, 0), at + 1)
+        self._replace(around, _join([*regions[around.start : at], added, *regions[at : at + 1]]))
 
     def unmap_page(self, gfn: int) -> int | None:
         """Take the page at ``gfn`` from the guest: its offset in the file. None: it has none."""
@@ -120,13 +154,19 @@ class GuestMemory:
             region._replace(size=before),
             MemoryRegion(gpa + PAGE_SIZE, after, region.offset + before + PAGE_SIZE),
         ]
-        others = [one for one in self.regions if one is not region]
-        self._set(sorted([*others, *(part for part in parts if part.size)]))
         self.types.pop(gfn, None)
+        at = bisect_right(self._table[1], gpa) - 1
+        self._replace(slice(at, at + 1), [part for part in parts if part.size])
         return region.offset + before
 
-    def _set(self, regions: list[MemoryRegion]) -> None:
-        self._table = (regions, [region.gpa for region in regions])
+    def _replace(self, old: slice, new: list[MemoryRegion]) -> None:
+        regions, gpas = self._table[0].copy(), self._table[1].copy()
+        regions[old] = new
+        gpas[old] = [region.gpa for region in new]
+        self._table = (regions, gpas)
+        self._tell()
+
+    def _tell(self) -> None:
         self.generation += 1
         for told in self.on_change:
             told()
@@ -158,12 +198,15 @@ class GuestMemory:
                     self.types.pop(gfn, None)
             else:
                 self.types.update(dict.fromkeys(run, mem_type))
+            self._tell()
             for told in self.on_type:
                 told(run.start, len(run), mem_type)
 
     @property
     def highest_gfn(self) -> int:
-        """The last GFN that is RAM."""
+        """The last GFN that is RAM; -1 when the guest has given all of it back."""
+        if not self.regions:
+            return -1
         last = self.regions[-1]
         return (last.gpa + last.size - 1) >> PAGE_SHIFT
 

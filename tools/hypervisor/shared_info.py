@@ -88,7 +88,7 @@ class SharedInfo:
     def tell_time(self) -> None:
         """Write how nanoseconds of guest time follow from the TSC, and when guest time began."""
         multiplier, shift = _scale(self.tsc_khz)
-        for vcpu in range(min(len(self._domain.vcpus), VCPU_LIMIT)):
+        for vcpu in [one.id for one in self._domain.vcpus if one.id < VCPU_LIMIT]:
             at = vcpu * layouts.VCPU_INFO_SIZE + TIME_OFFSET
             version = (struct.unpack_from("<I", self._page, at)[0] | 1) + 1
             entry = (version, 0, self.tsc_origin, 0, multiplier, shift, STABLE, bytes(2))

@@ -49,8 +49,9 @@ def step(domain: Domain, length: int | None) -> int:
 
 
 def _advance(domain: Domain, clock: VirtualClock, target: int) -> list[int]:
-    with domain.lock:
+    with domain.lock, domain.announcing_later():
         clock.advance_to(target)
+    domain.announce()
     return _ask(domain, clock.now())
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ HOME = "/local/domain/0"
 """What relative paths of a client begin at."""
 PATH = re.compile(r"/|(/[A-Za-z0-9_@-]+)+", re.ASCII)
 NODE_LIMIT = 50_000
+GUEST_NODE_LIMIT = 1000
+"""Nodes that one guest may have made, as xenstored's quota has it (ENOSPC beyond)."""
 WATCH_LIMIT = 1024
 SPECIAL = ("@introduceDomain", "@releaseDomain")
 
@@ -45,6 +48,9 @@ class Store:
         self._written = threading.Condition(self._lock)
         self._nodes: dict[str, bytes] = {"/": b""}
         self._children: dict[str, list[str]] = {"/": []}
+        self._makers: dict[str, int] = {}
+        self._made: Counter[int] = Counter()
+        """Which nodes guests have made, and how many each."""
         self._watches: list[_Watch] = []
 
     def read(self, path: str) -> str | None:
@@ -58,23 +64,26 @@ class Store:
         with self._lock:
             return self._node(path)
 
-    def write(self, path: str, value: str | bytes) -> None:
-        """Set a value, making the nodes on the way. StoreError: EINVAL, E2BIG, ENOSPC."""
+    def write(self, path: str, value: str | bytes, guest: int = 0) -> None:
+        """Set a value, making the nodes on the way. StoreError: EINVAL, E2BIG, ENOSPC.
+
+        ``guest``: the domain that makes them and is limited in it; 0: dom0, who is not.
+        """
         data = value.encode() if isinstance(value, str) else value
         if len(data) > layouts.XENSTORE_PAYLOAD_MAX:
             raise StoreError("E2BIG")
         with self._lock:
-            self._make(_checked(path))
+            self._make(_checked(path), guest)
             self._nodes[path] = data
             self._written.notify_all()
         self.fire(path)
 
-    def make(self, path: str) -> None:
-        """XS_MKDIR: an empty node, unless it exists. StoreError: EINVAL, ENOSPC."""
+    def make(self, path: str, guest: int = 0) -> None:
+        """XS_MKDIR: an empty node, unless it exists. ``guest`` and StoreError: see `write`."""
         with self._lock:
             if _checked(path) in self._nodes:
                 return
-            self._make(path)
+            self._make(path, guest)
         self.fire(path)
 
     def remove(self, path: str) -> None:
@@ -91,7 +100,11 @@ class Store:
             gone = [path, *(one for one in self._nodes if one.startswith(f"{path}/"))]
             for one in gone:
                 del self._nodes[one], self._children[one]
-            below = [watch for watch in self._watches if watch.path in gone[1:]]
+                maker = self._makers.pop(one, 0)
+                if maker:
+                    self._made[maker] -= 1
+            inside = frozenset(gone[1:])
+            below = [watch for watch in self._watches if watch.path in inside]
         self.fire(path)
         for watch in below:
             watch.tell(watch.path)
@@ -174,14 +187,19 @@ class Store:
             raise StoreError("ENOENT")
         return value
 
-    def _make(self, path: str) -> None:
+    def _make(self, path: str, guest: int = 0) -> None:
         missing = []
         while path not in self._nodes:
             missing.append(path)
             path = path.rpartition("/")[0] or "/"
         if len(self._nodes) + len(missing) > NODE_LIMIT:
             raise StoreError("ENOSPC")
+        if guest and self._made[guest] + len(missing) > GUEST_NODE_LIMIT:
+            raise StoreError("ENOSPC")
         for one in reversed(missing):
+            if guest:
+                self._makers[one] = guest
+                self._made[guest] += 1
             parent, _, name = one.rpartition("/")
             self._children[parent or "/"].append(name)
             self._nodes[one] = b""

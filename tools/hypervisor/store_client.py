@@ -1,8 +1,9 @@
 """Who speaks xenstore's wire protocol: requests and answers, and what a guest is allowed.
 
 Permissions are not kept: dom0 may do everything; a guest may read what is below its home, its part
-of /vm and the back ends' nodes for it, and write below its home. A transaction is only a number,
-whose writes take effect at once and whose end always commits. Facts: docs/misc/xenstore.txt.
+of /vm and the back ends' nodes for it, and write below its home, but not what says who it is. A
+transaction is only a number, whose writes take effect at once and whose end always commits. Facts:
+docs/misc/xenstore.txt.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ __all__ = ["StoreClient"]
 
 HEADER = struct.Struct(layouts.XS_MESSAGE_FORMAT)
 TRANSACTION_LIMIT = 64
+IDENTITY = ("vm", "name", "domid")
+"""Nodes below a guest's home that are the toolstack's (libxl_create.c: libxl__domain_make)."""
 TOKEN_LIMIT = 256
 
 
@@ -49,7 +52,7 @@ class StoreClient:
             layouts.XS_MESSAGE_TYPE_GET_PERMS: self._permissions,
             layouts.XS_MESSAGE_TYPE_SET_PERMS: self._set_permissions,
             layouts.XS_MESSAGE_TYPE_WRITE: self._write,
-            layouts.XS_MESSAGE_TYPE_MKDIR: self._done(store.make),
+            layouts.XS_MESSAGE_TYPE_MKDIR: self._done(lambda path: store.make(path, guest)),
             layouts.XS_MESSAGE_TYPE_RM: self._done(store.remove),
             layouts.XS_MESSAGE_TYPE_WATCH: self._watch,
             layouts.XS_MESSAGE_TYPE_UNWATCH: self._unwatch,
@@ -123,7 +126,7 @@ class StoreClient:
 
     def _write(self, data: bytes) -> bytes:
         path, end, value = data.partition(b"\0")
-        self._store.write(self._writable(path + end), value)
+        self._store.write(self._writable(path + end), value, self._guest)
         return b"OK\0"
 
     def _watch(self, data: bytes) -> bytes:
@@ -182,26 +185,32 @@ class StoreClient:
         if self._guest and not self._is_home(whole):
             parts = whole.split("/")
             own = self._store.read(f"{self._home}/vm")
-            of_vm = own is not None and (whole == own or whole.startswith(f"{own}/"))
+            of_vm = own is not None and own.startswith("/vm/") and _is_in(whole, own)
             backend = parts[1:5] == ["local", "domain", "0", "backend"]
             if not of_vm and not (backend and parts[6:7] == [str(self._guest)]):
                 raise StoreError("EACCES")
         return whole
 
     def _is_home(self, path: str) -> bool:
-        return path == self._home or path.startswith(f"{self._home}/")
+        return _is_in(path, self._home)
 
     def _readable(self, data: bytes) -> str:
         return self._allowed(_strings(data, 1)[0])
 
     def _writable(self, data: bytes) -> str:
         whole = self._absolute(_strings(data, 1)[0])
-        if self._guest and not self._is_home(whole):
-            raise StoreError("EACCES")
+        if self._guest:
+            below = whole.removeprefix(f"{self._home}/")
+            if below == whole or below.split("/")[0] in IDENTITY:
+                raise StoreError("EACCES")
         return whole
 
     def _is_introduced(self, data: bytes) -> bytes:
         return b"T\0" if self._introduced(_domid(data)) else b"F\0"
+
+
+def _is_in(path: str, top: str) -> bool:
+    return path == top or path.startswith(f"{top}/")
 
 
 def _strings(data: bytes, count: int) -> list[str]:

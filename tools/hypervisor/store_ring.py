@@ -43,10 +43,11 @@ class StoreRing:
 
     def __init__(self, domain: Domain, events: GuestEvents, store: Store, gfn: int) -> None:
         self._domain, self._events, self._gfn = domain, events, gfn
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        """Guards what waits and its way into the page; held for no call of somebody else's."""
         self._input = bytearray()
         self._output = bytearray()
-        self._serving = False
+        self._serving = self._again = False
         self.broken: str | None = None
         self._client = StoreClient(
             store, self._tell, lambda domid: domid == domain.domid, guest=domain.domid
@@ -55,38 +56,51 @@ class StoreRing:
 
     def close(self) -> None:
         """xenstored forgets the domain: its watches end."""
-        with self._lock:
-            self.broken = "closed"
-            self._client.close()
+        self._break("closed")
 
     def serve(self) -> None:
-        """The guest has signalled: take its requests, answer them."""
+        """The guest has signalled: take its requests, answer them.
+
+        One thread does so at a time, and what others signal meanwhile is its business, too.
+        """
         with self._lock:
-            if self.broken is not None or self._serving:
+            self._again = True
+            if self._serving:
                 return
             self._serving = True
-            try:
-                moved = self._turn()
-            except NotRamError:
-                self._break("the ring's page is not RAM")
-                return
-            finally:
-                self._serving = False
-        if moved:
-            self._events.raise_port(self.port)
+        try:
+            while self._is_due():
+                if self._turn():
+                    self._events.raise_port(self.port)
+        except BaseException:
+            self._serving = False
+            raise
+
+    def _is_due(self) -> bool:
+        with self._lock:
+            self._serving = self._again and self.broken is None
+            self._again = False
+            return self._serving
 
     def _turn(self) -> bool:
         """Serve what there is; whether anything was taken or given."""
-        page = self._domain.memory.view(self._gfn << PAGE_SHIFT, PAGE_SIZE)
         moved = False
-        while self.broken is None:
-            given = self._give(page)
-            taken = 0 if self._output else self._take(page)
-            moved |= bool(given or taken)
-            self._answer()
-            if not taken and not (self._output and given):
-                break
+        try:
+            page = self._page()
+            while self.broken is None:
+                with self._lock:
+                    given = self._give(page)
+                taken = 0 if self._output else self._take(page)
+                moved |= bool(given or taken)
+                self._answer()
+                if not taken and not (self._output and given):
+                    break
+        except NotRamError:
+            self._break("the ring's page is not RAM")
         return moved
+
+    def _page(self) -> memoryview[int]:
+        return self._domain.memory.view(self._gfn << PAGE_SHIFT, PAGE_SIZE)
 
     def _take(self, page: memoryview[int]) -> int:
         """Take what the guest has written; how many bytes."""
@@ -101,7 +115,12 @@ class StoreRing:
         return length
 
     def _give(self, page: memoryview[int]) -> int:
-        """Write what waits for the guest, as far as there is room; how many bytes."""
+        """Write what waits for the guest, as far as there is room; how many bytes.
+
+        Called under the lock.
+        """
+        if self.broken is not None:
+            return 0
         _, _, consumed, produced = _indexes(page)
         room = RING - ((produced - consumed) & MASK_32)
         if room < 0:
@@ -128,13 +147,24 @@ class StoreRing:
             del self._input[: HEADER.size + length]
             # What the request itself sets off comes before its answer, as watches' events may.
             answer = self._client.handle(message)
-            self._queue(answer)
+            with self._lock:
+                self._queue(answer)
 
     def _tell(self, message: bytes) -> None:
-        """A watch's event, from whichever thread changed the store."""
-        with self._lock:
-            self._queue(message)
-        self.serve()
+        """A watch's event, from whichever thread changed the store.
+
+        It takes no requests of the guest's, whose work would be the other's then.
+        """
+        try:
+            page = self._page()
+            with self._lock:
+                self._queue(message)
+                given = self._give(page)
+        except NotRamError:
+            self._break("the ring's page is not RAM")
+            return
+        if given:
+            self._events.raise_port(self.port)
 
     def _queue(self, message: bytes) -> None:
         if len(self._output) + len(message) > MOST_WAITING:

@@ -99,30 +99,34 @@ class Vcpu(VcpuThread):
                 self.rest()
             result = mask
             server: IoreqServer | None = None
-            with domain.lock:
-                if self.attention:
-                    continue
-                handler = domain.intercepts.find(space, address, size)
-                own = None
-                if handler is not None:
-                    own = self._intercept(handler, address, size, value, flags)
-                if own is not None:
-                    result = own & mask
-                else:
-                    if address == ADDRESS_PORT and size == 4 and space == PORT and not flags:
-                        domain.pci_cf8 = value
-                    server, kind, target = self._route(space, address, address + size - 1)
-                    if server is None:
-                        return mask
-                    if (
-                        VGA_FIRST <= address <= VGA_LAST + 1 - size
-                        and space == MEMORY
-                        and not flags
-                        and server.send_buffered(kind, address, value, size, 0)
-                    ):
-                        return 0
-                    self._start()
-                    server.send(self, kind, target, value, 1, size, flags)
+            try:
+                with domain.lock:
+                    if self.attention:
+                        continue
+                    handler = domain.intercepts.find(space, address, size)
+                    own = None
+                    if handler is not None:
+                        own = self._intercept(handler, address, size, value, flags)
+                    if own is not None:
+                        result = own & mask
+                    else:
+                        if address == ADDRESS_PORT and size == 4 and space == PORT and not flags:
+                            domain.pci_cf8 = value
+                        server, kind, target = self._route(space, address, address + size - 1)
+                        if server is None:
+                            return mask
+                        if (
+                            VGA_FIRST <= address <= VGA_LAST + 1 - size
+                            and space == MEMORY
+                            and not flags
+                            and server.send_buffered(kind, address, value, size, 0)
+                        ):
+                            return 0
+                        self._start()
+                        server.send(self, kind, target, value, 1, size, flags)
+            except DomainEnded:
+                domain.announce()
+                raise
             if server is not None:
                 return self._finish(server) & mask
             self.settle()
@@ -242,15 +246,19 @@ class Vcpu(VcpuThread):
         while True:
             if self.attention:
                 self.rest()
-            with domain.lock:
-                if self.attention:
-                    continue
-                server, kind, target = self._route(space, first, last)
-                if server is not None:
-                    if kind == COPY:
-                        target = address
-                    self._start()
-                    server.send(self, kind, target, data, count, size, flags)
+            try:
+                with domain.lock:
+                    if self.attention:
+                        continue
+                    server, kind, target = self._route(space, first, last)
+                    if server is not None:
+                        if kind == COPY:
+                            target = address
+                        self._start()
+                        server.send(self, kind, target, data, count, size, flags)
+            except DomainEnded:
+                domain.announce()
+                raise
             if server is not None:
                 self._finish(server)
             elif buffer is not None and flags & READ:
@@ -310,16 +318,24 @@ class Vcpu(VcpuThread):
     def broadcast_invalidate(self) -> None:
         """Ask every enabled server to drop its mappings of guest memory, and wait for all.
 
-        Type 8, size 4, count 0, all ones, at address 0 (ioreq_request_mapcache_invalidate).
+        Type 8, size 4, count 0, all ones, at address 0 (ioreq_request_mapcache_invalidate). A
+        domain that is held gets it when it goes on.
         """
         domain = self.domain
-        with domain.lock:
-            asked = [server for server in domain.servers if server.enabled]
-            if not asked:
-                return
-            self._start()
-            for server in asked:
-                server.send(self, INVALIDATE, 0, (1 << 64) - 1, 0, 4, 0)
+        try:
+            with domain.lock:
+                if self.attention:
+                    self.ask_invalidate()
+                    return
+                asked = [server for server in domain.servers if server.enabled]
+                if not asked:
+                    return
+                self._start()
+                for server in asked:
+                    server.send(self, INVALIDATE, 0, (1 << 64) - 1, 0, 4, 0)
+        except DomainEnded:
+            domain.announce()
+            raise
         try:
             for server in asked:
                 self._wait(server)

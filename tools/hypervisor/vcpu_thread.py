@@ -15,6 +15,7 @@ from errno import EBUSY
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import DomainEnded, HypercallError
+from .shared_files import drain
 
 if TYPE_CHECKING:
     from .domain import Domain
@@ -49,6 +50,11 @@ class VcpuThread:
         self.on_kick: list[Callable[[], object]] = []
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
         weakref.finalize(self, os.close, self.wake_fd)
+        self._end_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        weakref.finalize(self, os.close, self._end_fd)
+        self._poller = select.poll()
+        for fd in (self.wake_fd, self._end_fd):
+            self._poller.register(fd, select.POLLIN)
         self.waiting = False
         self.parked = False
         self._stopped = False
@@ -56,7 +62,10 @@ class VcpuThread:
         self._event: Event | None = None
 
     def broadcast_invalidate(self) -> None:
-        """Ask every enabled ioreq server to drop its mappings of guest memory, and wait for all."""
+        """Ask every enabled ioreq server to drop its mappings of guest memory, and wait for all.
+
+        Nothing is asked when ``attention`` is due again; then it is to be done later.
+        """
         raise NotImplementedError
 
     def settle(self) -> None:
@@ -69,21 +78,30 @@ class VcpuThread:
         their mappings. Returns when the guest may go on."""
         domain = self.domain
         domain.announce()
-        with domain.changed:
-            while True:
-                if self._stopped or domain.over:
-                    raise DomainEnded(f"vCPU {self.id} of domain {domain.domid}")
-                if not domain.held:
-                    break
-                if not self.parked:
-                    self.parked = True
-                    domain.changed.notify_all()
-                domain.changed.wait()
-            self.parked = False
-            self.attention = False
-            invalidate, self._invalidate = self._invalidate, False
-        if invalidate:
+        while True:
+            with domain.changed:
+                while True:
+                    if self._stopped or domain.over:
+                        raise DomainEnded(f"vCPU {self.id} of domain {domain.domid}")
+                    if not domain.held:
+                        break
+                    if not self.parked:
+                        self.parked = True
+                        domain.changed.notify_all()
+                    domain.changed.wait()
+                self.parked = False
+                self.attention = False
+                invalidate, self._invalidate = self._invalidate, False
+            if not invalidate:
+                return
             self.broadcast_invalidate()
+            if not self.attention:
+                return
+
+    @property
+    def ended(self) -> bool:
+        """Whether the vCPU is not to run any more."""
+        return self._stopped or self.domain.over
 
     def kick(self) -> None:
         """Have the vCPU's thread come to `rest` soon, wherever it is. Called under the lock."""
@@ -106,7 +124,7 @@ class VcpuThread:
     def wake(self) -> None:
         """Let the thread see that the vCPU or the domain has ended. Called under the lock."""
         self.kick()
-        os.eventfd_write(self.wake_fd, 1)
+        os.eventfd_write(self._end_fd, 1)
         self.domain.changed.notify_all()
 
     def inject(self, event: Event) -> None:
@@ -139,13 +157,7 @@ class VcpuThread:
 
     def _sleep(self) -> None:
         """Sleep until an emulator signals one of this vCPU's ports, or the vCPU is to end."""
-        try:
-            os.read(self.wake_fd, 8)
-        except BlockingIOError:
-            # An emulator shares the descriptor and has made it non-blocking.
-            poller = select.poll()
-            poller.register(self.wake_fd, select.POLLIN)
-            poller.poll()
-            os.eventfd_read(self.wake_fd)
+        self._poller.poll()
+        drain(self.wake_fd)
         if self._stopped or self.domain.over:
             raise DomainEnded(f"vCPU {self.id} of domain {self.domain.domid}")

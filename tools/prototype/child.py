@@ -8,16 +8,37 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dm.errors import HostError
 
-__all__ = ["DeviceModelProcess"]
+__all__ = ["END_PATIENCE", "DeviceModelProcess"]
 
 PATIENCE = 30.0
-"""Seconds for an answer, or for the end after a signal; a device model that takes longer hangs."""
+"""Seconds for an answer; a device model that takes longer hangs."""
+END_PATIENCE = 2.0
+"""Seconds for the end after a signal; a device that never returns is ended with its process."""
+
+
+class _Terminal:
+    """Standard input and output as they are now, for after a process that could not tidy up."""
+
+    def __init__(self) -> None:
+        self._blocking = [(fd, os.get_blocking(fd)) for fd in (0, 1)]
+        self._modes = termios.tcgetattr(0) if os.isatty(0) else None
+
+    def restore(self) -> None:
+        """Make them so again, unless the terminal is gone."""
+        try:
+            for fd, blocking in self._blocking:
+                os.set_blocking(fd, blocking)
+            if self._modes is not None:
+                termios.tcsetattr(0, termios.TCSANOW, self._modes)
+        except (OSError, termios.error):
+            return
 
 
 class DeviceModelProcess:
@@ -31,28 +52,42 @@ class DeviceModelProcess:
         inherited: Sequence[int] = (),
     ) -> None:
         self._monitor = monitor
+        self._terminal = _Terminal()
+        self.leaving = False
+        """Whether its end was asked for."""
         monitor.unlink(missing_ok=True)
         words = [sys.executable, "-m", "dm.control.main", *arguments]
         words += ["-qmp", f"unix:{monitor},server,nowait"]
-        self._process = subprocess.Popen(
-            words,
-            pass_fds=inherited,
-            env={**os.environ, "PYTHONSAFEPATH": "1"},
-        )
+        # A terminal's Ctrl-C is for who started this: the guest is to have its answers until then.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        try:
+            self._process = subprocess.Popen(
+                words,
+                pass_fds=inherited,
+                env={**os.environ, "PYTHONSAFEPATH": "1"},
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self._waiter = threading.Thread(target=self._wait, args=(ended,), daemon=True)
         self._waiter.start()
 
     def _wait(self, ended: Callable[[DeviceModelProcess, int], object]) -> None:
-        ended(self, self._process.wait())
+        status = self._process.wait()
+        if status:
+            self._terminal.restore()
+        ended(self, status)
 
     @property
     def pid(self) -> int:
         """The process id."""
         return self._process.pid
 
-    def poll(self) -> int | None:
-        """The exit status, None while it runs."""
-        return self._process.poll()
+    def poll(self, patience: float = 0.0) -> int | None:
+        """The exit status, None while it runs; ``patience``: for how many seconds it may."""
+        try:
+            return self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            return None
 
     def save(self, path: Path) -> None:
         """Stop the devices and write their state to ``path``, as a toolstack does."""
@@ -76,12 +111,24 @@ class DeviceModelProcess:
 
     def end(self) -> int:
         """Ask it to end and wait until it has; gives its exit status."""
+        self.leaving = True
         self._process.send_signal(signal.SIGTERM)
         try:
-            return self._process.wait(PATIENCE)
+            return self._process.wait(END_PATIENCE)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self.kill()
             return self._process.wait()
+
+    def kill(self) -> None:
+        """End it at once; from a signal's handler, too."""
+        self.leaving = True
+        self._process.kill()
+        try:
+            # Not by the object, whose lock the code below the handler may hold.
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            pass
+        self._terminal.restore()
 
 
 def _answer(name: str, stream: object) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dm.device.platform import MEMORY, PCI, PCI_SHIFT, PORT, GuestMemory
 from dm.errors import GuestError, HostError
-from dm.hypervisor.interface import Hypervisor, ServerPages, Store
+from dm.hypervisor.interface import SHUTDOWN_REASONS, Hypervisor, ServerPages, Store
 from dm.machine.ranges import subtract, union
 from protocol import layouts
 from tools.hypervisor.errors import HypercallError, NotRamError
@@ -23,13 +23,6 @@ __all__ = ["DirectHypervisor"]
 PAGE_SHIFT = 12
 MOST_KNOWN = 65536
 """Places of accesses for which it is remembered whether they are claimed."""
-SHUTDOWN_REASONS = {
-    "poweroff": layouts.SHUTDOWN_REASON_POWEROFF,
-    "reboot": layouts.SHUTDOWN_REASON_REBOOT,
-    "suspend": layouts.SHUTDOWN_REASON_SUSPEND,
-    "crash": layouts.SHUTDOWN_REASON_CRASH,
-    "watchdog": layouts.SHUTDOWN_REASON_WATCHDOG,
-}
 
 
 class DirectMemory(GuestMemory):
@@ -208,7 +201,8 @@ class DirectHypervisor(Hypervisor):
     def set_memory_type(self, first_gfn: int, count: int, *, writable: bool) -> None:
         """See `Platform.set_memory_type`."""
         kind = layouts.MEM_TYPE_RAM_RW if writable else layouts.MEM_TYPE_RAM_RO
-        self._domain.memory.page_types(first_gfn, count, kind)
+        with self._domain.lock:
+            self._domain.memory.page_types(first_gfn, count, kind)
 
     def shutdown(self, reason: str) -> None:
         """See `Platform.shutdown`."""

@@ -131,9 +131,9 @@ def _device(code: _Code) -> Iterator[str]:
         yield ""
         yield f"{INDENT}registers = MmioBar(Registers, index=0)"
     else:
-        yield f'{INDENT}base = Option(int, 0xFE000000, "address of its registers")'
+        yield f'{INDENT}addr = Option(int, 0xFE000000, "address of its registers")'
         yield ""
-        yield f"{INDENT}registers = MmioWindow(Registers, at=base)"
+        yield f"{INDENT}registers = MmioWindow(Registers, at=addr)"
     written = next((r for r in code.found.registers if kind_of(r).stores and not r.dims), None)
     if written is not None:
         yield ""

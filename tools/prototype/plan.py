@@ -13,7 +13,8 @@ class Plan:
     """One run of a guest with its device model.
 
     ``devices``: as `-device` takes them. ``kernel``: an ELF file, a flat image or C source;
-    ``bios``: a firmware image; ``script``: Python that makes accesses itself; exactly one of them.
+    ``bios``: a firmware image; ``script``: Python that makes accesses itself; at most one of them.
+    With none the registers of the devices are shown.
     ``engine``: ``auto``, ``kvm`` or ``unicorn``. ``memory_mib``: guest RAM. ``serial``: where COM1
     goes, as `-serial` takes it. ``observe``: values of `-observe`. ``supervise``: start the device
     model again when it dies. ``extra``: further words for `ioreqd-dm`.
@@ -32,3 +33,8 @@ class Plan:
     supervise: bool = False
     in_process: bool = False
     extra: tuple[str, ...] = ()
+
+    @property
+    def scripted(self) -> bool:
+        """Whether there is no guest but Python that makes accesses, in virtual time."""
+        return self.kernel is None and self.bios is None

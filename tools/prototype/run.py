@@ -25,7 +25,7 @@ from tools.hypervisor.hypercalls import Hypercalls
 from tools.hypervisor.hypervisor import Hypervisor
 from tools.hypervisor.ports import ConsolePort, ExitPort
 
-from .child import DeviceModelProcess
+from .child import END_PATIENCE, DeviceModelProcess
 from .guest_build import build_guest
 
 if TYPE_CHECKING:
@@ -69,8 +69,12 @@ class Run:
         self.plan = plan
         self._print = print_line or _to_stderr
         self._events: queue.SimpleQueue[Callable[[], int | None]] = queue.SimpleQueue()
-        self._folder = Path(tempfile.mkdtemp(prefix="ioreqd-"))
-        self.hypervisor = Hypervisor(str(self._folder / "xen"))
+        self._folder = _make_folder()
+        try:
+            self.hypervisor = Hypervisor(str(self._folder / "xen"))
+        except OSError as error:
+            shutil.rmtree(self._folder)
+            raise ConfigError(f"{error.strerror} (TMPDIR chooses another folder)") from None
         self.domain: Domain
         self._engine: Engine | None = None
         self._child: DeviceModelProcess | None = None
@@ -105,10 +109,12 @@ class Run:
 
     def _make_engine(self) -> Engine:
         plan = self.plan
-        if plan.script is not None:
-            from .script import ScriptEngine
+        if plan.scripted:
+            from .hello import hello
+            from .script import ScriptEngine, body_of
 
-            self._script = ScriptEngine(self.domain, plan.script)
+            body = hello(self._words(), print) if plan.script is None else body_of(plan.script)
+            self._script = ScriptEngine(self.domain, body)
             return self._script
         start = self._load()
         if self._direct is None:
@@ -132,7 +138,7 @@ class Run:
             if not length:
                 raise ConfigError(f"{self.plan.bios}: the file is empty")
             regions += bios_regions(length)
-        clock = VirtualClock() if self.plan.script is not None else None
+        clock = VirtualClock() if self.plan.scripted else None
         self.domain = self.hypervisor.create_domain(vcpus=self.plan.vcpus, ram=regions, clock=clock)
         if self.plan.bios is None:
             # A firmware that saw Xen would look for what hvmloader prepares.
@@ -190,10 +196,17 @@ class Run:
         self._events.put(lambda: self._child_ended(child, status))
 
     def _child_ended(self, child: DeviceModelProcess, status: int) -> int | None:
-        if child is not self._child:
+        if child is not self._child or child.leaving:
             return None
-        if not status:
+        if not status and not self.plan.supervise:
             return 0
+        # Nobody needs one any more; the domain's own end follows, and says how it went.
+        if self.plan.supervise and self.domain.over:
+            return None
+        return None if self._follow(status) else FAILED
+
+    def _follow(self, status: int) -> bool:
+        """Start another device model after one that ended with ``status``; says whether it was."""
         state, store = self._state_node(), self.hypervisor.store
         if store.read(state) is None:
             self._failures += 1
@@ -205,9 +218,9 @@ class Run:
         if self.plan.supervise and status != 2 and self._failures < MOST_FAILURES:
             self._print(f"the device model ended with {how}; another one follows")
             self._start_device_model()
-            return None
+            return True
         self._print(f"the device model ended with {how}")
-        return FAILED
+        return False
 
     def _state_node(self) -> str:
         """Where a device model says that it runs."""
@@ -230,8 +243,7 @@ class Run:
     def _shut_down(self) -> int | None:
         domain = self.domain
         if domain.shutdown_reason == layouts.SHUTDOWN_REASON_SOFT_RESET:
-            self._soft_reset()
-            return None
+            return None if self._soft_reset() else FAILED
         if domain.crash_message is not None:
             self._print(f"domain {domain.domid} crashed: {domain.crash_message}")
         if self._exit_port.status is not None:
@@ -240,13 +252,17 @@ class Run:
             return self._script.status
         return STATUSES.get(domain.shutdown_reason or 0, CRASHED)
 
-    def _soft_reset(self) -> None:
-        """What libxl does: save, end the device model, reset the domain, start another one."""
+    def _soft_reset(self) -> bool:
+        """What libxl does: save, end the device model, reset the domain, start another one.
+
+        False: there is no device model to be saved, and none that follows.
+        """
         state = self._folder / "state"
         self.domain.pause()
-        model = self._take_model()
+        if not self._save(state):
+            return False
+        model = self._child or self._direct
         assert model is not None
-        model.save(state)
         model.end()
         self.hypervisor.store.remove(self._state_node())
         self.domain.soft_reset()
@@ -254,12 +270,27 @@ class Run:
         self._await_running()
         state.unlink()
         self.domain.unpause()
+        return True
 
-    def _take_model(self) -> DeviceModelProcess | DirectModel | None:
-        """The device model that there is; its end is not a surprise any more."""
-        model = self._child or self._direct
-        self._child = self._direct = None
-        return model
+    def _save(self, state: Path) -> bool:
+        """Save the device model's state, or that of one that follows it; False: there is none."""
+        if self._direct is not None:
+            self._direct.save(state)
+            return True
+        while True:
+            child = self._child
+            assert child is not None
+            try:
+                child.save(state)
+            except HostError:
+                status = child.poll(END_PATIENCE)
+                if status is None:
+                    raise
+                if not self._follow(status):
+                    return False
+                self._await_running()
+            else:
+                return True
 
     def wait(self) -> int:
         """Wait for the end; gives the exit status of the guest, or the device model's."""
@@ -274,11 +305,25 @@ class Run:
             self._direct.interrupt()
         if self._engine is not None:
             self._engine.stop()
-        model = self._take_model()
+        model = self._child or self._direct
         if model is not None:
             model.end()
+        self._child = self._direct = None
         self.hypervisor.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def kill(self) -> None:
+        """Leave no process and no file, whatever this process waits for; it ends itself next."""
+        if self._child is not None:
+            self._child.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _make_folder() -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix="ioreqd-"))
+    except OSError as error:
+        raise HostError(f"{error.filename}: {error.strerror}", error.errno or 0) from None
 
 
 def _to_stderr(line: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tools.hypervisor.memory import GuestMemory
     from tools.hypervisor.vcpu import Vcpu
 
-__all__ = ["GuestBus", "ScriptEngine"]
+__all__ = ["GuestBus", "ScriptEngine", "body_of"]
 
 PORT, MEMORY = layouts.IO_RANGE_TYPE_PORT, layouts.IO_RANGE_TYPE_MEMORY
 ADDRESS, DATA = layouts.PCI_CONFIG_ADDRESS_PORT, layouts.PCI_CONFIG_DATA_PORT
@@ -126,21 +127,27 @@ class GuestBus(Accesses):
         return self._domain.interrupts.intx >> line & 1
 
 
+def body_of(path: Path) -> Callable[[GuestBus], object]:
+    """What the script at ``path`` does with a bus. ConfigError when it cannot be compiled."""
+    try:
+        code = compile(path.read_text(), str(path), "exec")
+    except (SyntaxError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    names = {"__name__": "__main__", "__file__": str(path)}
+    return lambda bus: exec(code, {**names, "bus": bus})
+
+
 class ScriptEngine(Engine):
-    """Runs a script in the place of a guest; its exceptions and its `sys.exit` become a status."""
+    """Runs ``body`` in the place of a guest; its exceptions and its `sys.exit` become a status."""
 
     name = "script"
 
-    def __init__(self, domain: Domain, path: Path) -> None:
+    def __init__(self, domain: Domain, body: Callable[[GuestBus], object]) -> None:
         super().__init__(domain)
         self.status = 0
-        try:
-            self._code = compile(path.read_text(), str(path), "exec")
-        except (SyntaxError, ValueError) as error:
-            raise ConfigError(f"{path}: {error}") from None
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}") from None
-        self._names = {"__name__": "__main__", "__file__": str(path)}
+        self._body = body
         self._sink = MessageSink()
         with domain.lock:
             domain.interrupts.sink = self._sink
@@ -156,7 +163,7 @@ class ScriptEngine(Engine):
         if vcpu.id:
             return
         try:
-            exec(self._code, {**self._names, "bus": GuestBus(vcpu, self._sink)})
+            self._body(GuestBus(vcpu, self._sink))
         except DomainEnded:
             raise
         except SystemExit as error:
@@ -167,7 +174,9 @@ class ScriptEngine(Engine):
         except BaseException as error:
             self.status = FAILED
             # The frames of this file are of no interest to the script's author.
-            own = error.__traceback__.tb_next if error.__traceback__ else None
+            own = error.__traceback__
+            while own is not None and own.tb_frame.f_code.co_filename == __file__:
+                own = own.tb_next
             traceback.print_exception(type(error), error, own)
         finally:
             threading.Thread(

@@ -14,7 +14,7 @@ from select import EPOLLIN
 from struct import Struct
 
 from dm.errors import HostError
-from dm.hypervisor.interface import Hypervisor, ServerPages
+from dm.hypervisor.interface import SHUTDOWN_REASONS, Hypervisor, ServerPages
 from protocol import layouts
 
 from . import operations
@@ -41,16 +41,7 @@ PORT = Struct(layouts.LOCAL_PORT_FORMAT)
 PARAM = Struct(layouts.LOCAL_PARAM_FORMAT)
 HELLO_DESCRIPTORS = 4
 NO_GFNS = layouts.INFO_FLAG_NO_GFNS
-S0, S3 = 0, 3
 RELEASED = "@releaseDomain"
-
-SHUTDOWN_REASONS = {
-    "poweroff": layouts.SHUTDOWN_REASON_POWEROFF,
-    "reboot": layouts.SHUTDOWN_REASON_REBOOT,
-    "suspend": layouts.SHUTDOWN_REASON_SUSPEND,
-    "crash": layouts.SHUTDOWN_REASON_CRASH,
-    "watchdog": layouts.SHUTDOWN_REASON_WATCHDOG,
-}
 
 
 class LocalHypervisor(Hypervisor):
@@ -67,7 +58,7 @@ class LocalHypervisor(Hypervisor):
             self._connection.close()
             raise
         self._memory_fd, *clock = descriptors
-        self.domid, _, _, mode = DOMAIN.unpack_from(body)
+        self.domid, _, mode = DOMAIN.unpack_from(body)
         self._where = f"domain {self.domid}"
         self.memory: LocalMemory = LocalMemory(
             self._memory_fd, self._regions, self._modified_memory
@@ -87,29 +78,25 @@ class LocalHypervisor(Hypervisor):
         self._ended: Callable[[], object] = lambda: None
         self._released = False
         self._unfired = 1
-        self.memory.take(body[DOMAIN.size :])
+        try:
+            self.memory.take(self._regions())
+        except HostError:
+            self.close()
+            raise
 
     def _hello(self, domid: int | None) -> tuple[bytes, list[int]]:
-        """Say which domain is meant; gives LOCAL_DOMAIN with its regions, and the descriptors."""
+        """Say which domain is meant; gives LOCAL_DOMAIN and the descriptors."""
         what = f"hello({self._path})" if domid is None else f"hello({self._path}, domain {domid})"
         wanted = layouts.LOCAL_ANY_DOMAIN if domid is None else domid
         request = HELLO.pack(layouts.LOCAL_MAGIC, layouts.LOCAL_VERSION, wanted, os.getpid())
         body, descriptors = self._connection.call_for_descriptors(
             layouts.LOCAL_CALL_HELLO, request, HELLO_DESCRIPTORS, what
         )
-        try:
-            return self._domain(body), descriptors
-        except HostError:
+        if len(body) != DOMAIN.size:
             for fd in descriptors:
                 os.close(fd)
-            raise
-
-    def _domain(self, body: bytes) -> bytes:
-        """A LOCAL_DOMAIN and its regions, checked against their number."""
-        number = DOMAIN.unpack_from(body)[2] if len(body) >= DOMAIN.size else -1
-        if len(body) != DOMAIN.size + number * layouts.LOCAL_REGION_SIZE:
             raise HostError(f"{self._path}: {len(body)} bytes do not describe a domain", EPROTO)
-        return body
+        return body, descriptors
 
     def _call(self, call: int, body: bytes, name: str, details: str = "") -> bytes:
         return self._connection.call(call, body, f"{name}({self._where}{details})")
@@ -121,7 +108,19 @@ class LocalHypervisor(Hypervisor):
         )
 
     def _regions(self) -> bytes:
-        return self._domain(self._call(layouts.LOCAL_CALL_MEMORY, b"", "memory"))[DOMAIN.size :]
+        """The domain's LOCAL_REGIONs."""
+        what = f"memory({self._where})"
+        _, (fd,) = self._connection.call_for_descriptors(layouts.LOCAL_CALL_MEMORY, b"", 1, what)
+        try:
+            size = os.fstat(fd).st_size
+            regions = os.pread(fd, size, 0)
+        except OSError as error:
+            raise HostError(f"{what}: {error.strerror}", error.errno or 0) from None
+        finally:
+            os.close(fd)
+        if len(regions) != size or size % layouts.LOCAL_REGION_SIZE:
+            raise HostError(f"{what}: {len(regions)} bytes are no regions", EPROTO)
+        return regions
 
     def vcpu_count(self) -> int:
         """See `Hypervisor.vcpu_count`."""
@@ -246,17 +245,8 @@ class LocalHypervisor(Hypervisor):
         """See `Platform.shutdown`."""
         self._dm_op(operations.REMOTE_SHUTDOWN, SHUTDOWN_REASONS[reason])
 
-    def suspend(self) -> None:
-        """See `Platform.suspend`."""
-        self._set_sleep_state(S3)
-        self.suspended = True
-
-    def wake(self) -> None:
-        """See `Hypervisor.wake`."""
-        self._set_sleep_state(S0)
-        self.suspended = False
-
-    def _set_sleep_state(self, state: int) -> None:
+    def set_sleep_state(self, state: int) -> None:
+        """See `Hypervisor.set_sleep_state`."""
         body = PARAM.pack(layouts.HVM_PARAM_ACPI_S_STATE, 0, state)
         self._call(layouts.LOCAL_CALL_SET_PARAM, body, "set_param", ", HVM_PARAM_ACPI_S_STATE")
 

@@ -7,6 +7,7 @@ where RAM was, as a mapping on demand on Xen would find what has come since.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from mmap import mmap
 from struct import Struct
 
@@ -41,6 +42,7 @@ class LocalMemory(GuestMemory):
         self._modified = modified
         self._map: mmap | None = None
         self._regions: list[tuple[int, int, int]] = []
+        self._starts: list[int] = []
         self.dirty_log = False
 
     def take(self, packed: bytes) -> None:
@@ -55,6 +57,7 @@ class LocalMemory(GuestMemory):
             except (OSError, ValueError) as error:
                 raise HostError(f"mmap of {size} bytes of guest memory: {error}") from None
         self._regions = sorted(regions)
+        self._starts = [first for first, _, _ in self._regions]
 
     def read(self, gpa: int, length: int) -> bytes:
         """See `GuestMemory.read`."""
@@ -98,12 +101,16 @@ class LocalMemory(GuestMemory):
     def _find(self, gpa: int, length: int) -> tuple[list[tuple[int, int]], int | None]:
         """The runs of `_pieces`, and the first address that is in none of them."""
         pieces = []
-        for first, end, offset in self._regions:
-            if length and first <= gpa < end:
-                taken = min(length, end - gpa)
-                pieces.append((offset + gpa - first, offset + gpa - first + taken))
-                gpa += taken
-                length -= taken
+        index = max(bisect_right(self._starts, gpa) - 1, 0)
+        while length and index < len(self._regions):
+            first, end, offset = self._regions[index]
+            if not first <= gpa < end:
+                break
+            taken = min(length, end - gpa)
+            pieces.append((offset + gpa - first, offset + gpa - first + taken))
+            gpa += taken
+            length -= taken
+            index += 1
         return pieces, gpa if length else None
 
     def invalidate(self) -> None:
@@ -112,5 +119,5 @@ class LocalMemory(GuestMemory):
 
     def close(self) -> None:
         """Give the mapping up."""
-        self._regions = []
+        self._regions, self._starts = [], []
         self._map = None

@@ -13,7 +13,7 @@ from struct import Struct
 
 from dm.device.platform import PCI
 from dm.errors import HostError
-from dm.hypervisor.interface import Hypervisor, ServerPages
+from dm.hypervisor.interface import SHUTDOWN_REASONS, Hypervisor, ServerPages
 from protocol import layouts
 
 from .ffi import U8, U16, U32, UINT, byref, get_errno
@@ -35,15 +35,6 @@ PHYSICAL_CPUS = "/sys/devices/system/xen_cpu"
 HVM_PARAM = Struct(layouts.HVM_PARAM_FORMAT)
 PORTS_LENGTH = 4 * (layouts.IOREQ_SLOT_COUNT + 1) * 2
 PACK_PORT = Struct("I").pack
-S0, S3 = 0, 3
-
-SHUTDOWN_REASONS = {
-    "poweroff": layouts.SHUTDOWN_REASON_POWEROFF,
-    "reboot": layouts.SHUTDOWN_REASON_REBOOT,
-    "suspend": layouts.SHUTDOWN_REASON_SUSPEND,
-    "crash": layouts.SHUTDOWN_REASON_CRASH,
-    "watchdog": layouts.SHUTDOWN_REASON_WATCHDOG,
-}
 
 
 class XenHypervisor(Hypervisor):
@@ -240,17 +231,8 @@ class XenHypervisor(Hypervisor):
         """See `Platform.shutdown`."""
         self._call("shutdown", SHUTDOWN_REASONS[reason])
 
-    def suspend(self) -> None:
-        """See `Platform.suspend`: sets HVM_PARAM_ACPI_S_STATE to S3, as QEMU does."""
-        self._set_sleep_state(S3)
-        self.suspended = True
-
-    def wake(self) -> None:
-        """See `Hypervisor.wake`."""
-        self._set_sleep_state(S0)
-        self.suspended = False
-
-    def _set_sleep_state(self, state: int) -> None:
+    def set_sleep_state(self, state: int) -> None:
+        """See `Hypervisor.set_sleep_state`."""
         from ctypes import memmove
 
         call = Library(*CALL)

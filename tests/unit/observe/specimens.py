@@ -6,14 +6,11 @@ from collections.abc import Callable
 
 from dm import (
     RO,
-    W1C,
     Bank,
     BankMemory,
-    Bit,
     Character,
     Deferral,
     Device,
-    Field,
     IsaLine,
     MmioBar,
     MsiCapability,
@@ -29,17 +26,12 @@ from dm import (
 from dm.machine.fakes import FakeMemory, FakePlatform, TestBench
 from dm.observe.events import Access, Event, Sink
 from dm.observe.machine import ObservedMachine
+from tests.unit.machine.specimens import Control
 
 __all__ = ["BAR", "BASE", "Card", "Gadget", "Kept", "ObservedBench"]
 
 BASE = 0x300
 BAR = 0xFE00_0000
-
-
-class Control(Register, width=16):
-    enable = Bit(0)
-    mode = Field(6, 4, names={0: "idle", 3: "turbo"})
-    pending = Bit(8, access=W1C)
 
 
 class Ports(Bank, size=16, width=8, sizes=(1, 2)):

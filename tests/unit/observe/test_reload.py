@@ -482,6 +482,29 @@ def test_a_saved_file_is_noticed_however_an_editor_writes_it(tmp_path: Path) -> 
     loop.close()
 
 
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_a_file_behind_a_symbolic_link_is_watched_too(tmp_path: Path, what: str) -> None:
+    real, other = tmp_path / "real", tmp_path / "other"
+    for folder in (real, other):
+        folder.mkdir()
+    it = Bench(real)
+    link = other / "link"
+    link.symlink_to(real if what == "folder" else it.path)
+    named = str(link / "my.py" if what == "folder" else link)
+    it.reloader.add(it.device, named)
+    loop = Loop()
+    it.reloader.watch(loop)
+    it.path.write_text(PLAIN.replace("* self.factor", "* 3"))
+    loop.run_once(10)
+    assert it.said == [f"{named}: mine goes on as the new Mine"]
+    (other / "fresh").write_text(PLAIN.replace("* self.factor", "* 4"))
+    (other / "fresh").rename(named)
+    loop.run_once(10)
+    assert it.bench.read(0x301) == 20
+    it.reloader.close()
+    loop.close()
+
+
 def test_a_folder_that_cannot_be_watched_is_the_hosts_failure(tmp_path: Path) -> None:
     it = Bench(tmp_path)
     it.reloader.add(it.device, str(tmp_path / "gone" / "my.py"))

@@ -39,7 +39,7 @@ def bus_of(made: Imported) -> ScriptedBus:
     """The device with its registers at `BASE`."""
     cls = device_of(made)
     if not issubclass(cls, PciDevice):
-        return ScriptedBus(cls(base=BASE))
+        return ScriptedBus(cls(addr=BASE))
     bus = ScriptedBus(cls())
     device: Any = bus.device
     bus.map_bar(device, 0, BASE)

@@ -365,3 +365,30 @@ def test_a_file_that_names_a_place_outside_the_buffer_undoes_nothing(tmp_path: P
     inherited = Survivor(str(file), model.machine).inherited([0])
     assert inherited is not None
     assert inherited[0] == bytes(model.machine.buffer)
+
+
+def test_what_is_answered_later_stays_noted_when_another_predecessor_is_ended(
+    tmp_path: Path,
+) -> None:
+    first = Model(fresh(), tmp_path).open()
+    first.domain.send(first.own, 1, address=LATER, size=4, flags=READ)
+    first.server.serve(1)
+    second = freeze(first.domain, tmp_path).succeed(tmp_path).open()
+    third = freeze(second.domain, tmp_path).succeed(tmp_path).open()
+    assert bytes(third.machine.journal.deferred[:2]) == b"\0\1"
+    third.request(address=PUSH, size=4, data=7)
+    before = third.counter.calls
+    last = freeze(third.domain, tmp_path).succeed(tmp_path).open()
+    assert last.counter.queue.pop() == 7
+    assert last.counter.calls == before + 1
+
+
+def test_an_answer_that_came_late_may_be_a_process_s_last_act(tmp_path: Path) -> None:
+    domain = fresh()
+    model = Model(domain, tmp_path).open()
+    domain.send(model.own, 0, address=LATER, size=4, flags=READ)
+    model.server.serve(0)
+    complete = model.counter.waiting.complete
+    for death in instants(domain, tmp_path, lambda: complete(0x77)):
+        heir = death.succeed(tmp_path).open()
+        assert heir.machine.journal.deferred[0] == (0 in heir.server.under_way())

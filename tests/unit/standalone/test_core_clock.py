@@ -65,7 +65,7 @@ def test_the_mode_is_told_in_hello_and_time_stands_still(host: Host) -> None:
     domain = virtual(host)
     domain.step_clock(5)
     emulator = host.emulator()
-    assert struct.unpack_from("<I", emulator.hello, 12) == (layouts.LOCAL_CLOCK_MODE_VIRTUAL,)
+    assert struct.unpack_from("<I", emulator.hello, 8) == (layouts.LOCAL_CLOCK_MODE_VIRTUAL,)
     assert Ticking(emulator).now == 5
 
 

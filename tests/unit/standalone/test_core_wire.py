@@ -37,24 +37,38 @@ def status(packet: bytes) -> int:
     return int(struct.unpack_from("<i", packet, 8)[0])
 
 
+def regions(emulator: Emulator) -> list[tuple[int, int, int]]:
+    """The guest's RAM as the emulator is told of it."""
+    answer, (fd,) = emulator.ask(layouts.LOCAL_CALL_MEMORY)
+    assert answer == b""
+    return list(struct.iter_unpack("<QQQ", os.pread(fd, os.fstat(fd).st_size, 0)))
+
+
+def test_a_guest_may_have_more_regions_than_a_packet_has_room_for(host: Host) -> None:
+    count = 2 * layouts.LOCAL_PACKET_SIZE // layouts.LOCAL_REGION_SIZE
+    many = [(number << 13, 0x1000, number << 12) for number in range(count)]
+    host.hypervisor.create_domain(vcpus=1, ram=[(gpa, size) for gpa, size, _ in many])
+    emulator = host.emulator()
+    assert regions(emulator) == many
+    before = len(os.listdir("/proc/self/fd"))
+    assert regions(emulator) == many
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+
+
 def test_hello_answers_with_the_domain_its_memory_and_the_clock(host: Host) -> None:
     domain = host.hypervisor.create_domain(
         vcpus=1, max_vcpus=3, ram=[(0, 0xA0000), (0x100000, 0x1000)]
     )
     emulator = host.emulator(domain.domid)
-    domid, vcpus, regions, mode = struct.unpack_from("<IIII", emulator.hello)
-    assert (domid, vcpus, regions, mode) == (domain.domid, 3, 2, layouts.LOCAL_CLOCK_MODE_REAL)
-    assert list(struct.iter_unpack("<QQQ", emulator.hello[16:])) == [
-        (0, 0xA0000, 0),
-        (0x100000, 0x1000, 0xA0000),
-    ]
+    answer = struct.unpack("<III", emulator.hello)
+    assert answer == (domain.domid, 3, layouts.LOCAL_CLOCK_MODE_REAL)
+    assert regions(emulator) == [(0, 0xA0000, 0), (0x100000, 0x1000, 0xA0000)]
     memory, clock, ask, done = emulator.hello_fds
     domain.memory.write(0x100000, b"here")
     assert os.pread(memory, 4, 0xA0000) == b"here"
     assert os.fstat(clock).st_size == layouts.LOCAL_CLOCK_PAGE_SIZE
     assert not readable(ask)
     assert not readable(done)
-    assert emulator.ask(layouts.LOCAL_CALL_MEMORY)[0] == emulator.hello
     assert [vcpu.online for vcpu in domain.vcpus] == [True, False, False]
 
 

@@ -222,7 +222,7 @@ def test_ram_that_is_just_being_mapped_anew_is_ram(tmp_path: Path) -> None:
         def open_hole() -> None:
             base = c.addressof(c.c_char.from_buffer(memory.map))
             above = hole + 0x1000
-            show([(0, hole, base), (above, RAM - above, base + above)])
+            show([(0, hole, base, True), (above, RAM - above, base + above, True)])
 
         doing(guest, open_hole)
         guest.run()

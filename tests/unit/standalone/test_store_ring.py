@@ -135,7 +135,10 @@ def test_a_watch_fires_whoever_writes(guest: Guest) -> None:
         (READ, "/vm/other/name", False),
         (RM, "/local/domain/0/name", False),
         (RM, "/vm/own/name", False),
-        (RM, "/local/domain/3/vm", True),
+        (RM, "/local/domain/3/vm", False),
+        (RM, "/local/domain/3/name", False),
+        (RM, "/local/domain/3", False),
+        (RM, "/local/domain/3/device/vbd", True),
     ],
 )
 def test_a_guest_sees_and_changes_what_is_its_own(

@@ -142,6 +142,8 @@ def _entry(kernel: ElfImage, image: GuestImage) -> int:
         return kernel.phys32_entry
     if kernel.bits != 32:
         raise ImageError(f"{image.kernel}: firmware of an HVM guest is a 32-bit ELF file")
+    if not any(0 <= kernel.entry - one.paddr < one.size for one in kernel.segments):
+        raise ImageError(f"{image.kernel}: its entry {kernel.entry:#x} lies in no segment")
     return kernel.entry
 
 

@@ -40,12 +40,13 @@ class Peer:
         self.clock_page = memory_file(PAGE)
         self.question, self.done = eventfd(), eventfd()
         self.pages = memory_file(2 * PAGE)
+        self.told = memory_file(0)
         self.ends: dict[int, tuple[int, int]] = {}
         self.requests: list[tuple[LocalCall, bytes]] = []
         self.last_serial = 0
         self.handlers: dict[LocalCall, Handler] = {
             LocalCall.HELLO: self._hello,
-            LocalCall.MEMORY: lambda body: (0, self.domain(), []),
+            LocalCall.MEMORY: self._tell_regions,
             LocalCall.DM_OP: lambda body: (0, self.dm_op(body), []),
             LocalCall.RESOURCE: lambda body: (0, b"", [self.pages]),
             LocalCall.BIND: self._bind,
@@ -98,18 +99,18 @@ class Peer:
         self.connection.send(LOCAL_REPLY.build({"call": call, "serial": 0, "status": 0}) + body)
 
     def domain(self) -> bytes:
-        """LOCAL_DOMAIN and its regions."""
-        head = {
-            "domid": DOMID,
-            "vcpus": 2,
-            "region_number": len(self.regions),
-            "clock_mode": self.virtual,
-        }
-        regions = [
+        """LOCAL_DOMAIN."""
+        head = {"domid": DOMID, "vcpus": 2, "clock_mode": self.virtual}
+        return bytes(LOCAL_DOMAIN.build(head))
+
+    def _tell_regions(self, body: bytes) -> Reply:
+        packed = b"".join(
             LOCAL_REGION.build({"gpa": gpa, "length": length, "offset": offset})
             for gpa, length, offset in self.regions
-        ]
-        return bytes(LOCAL_DOMAIN.build(head)) + b"".join(regions)
+        )
+        os.ftruncate(self.told, len(packed))
+        os.pwrite(self.told, packed, 0)
+        return 0, b"", [self.told]
 
     def _hello(self, body: bytes) -> Reply:
         return 0, self.domain(), [self.memory, self.clock_page, self.question, self.done]
@@ -162,7 +163,7 @@ class Peer:
         self._thread.join(10)
         for end in (*self._connections, self._listening):
             end.close()
-        for fd in (self.memory, self.clock_page, self.question, self.done, self.pages):
+        for fd in (self.memory, self.clock_page, self.question, self.done, self.pages, self.told):
             os.close(fd)
         for front, back in self.ends.values():
             os.close(front)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dm.errors import GuestError, HostError
 from dm.hypervisor.local.hypervisor import LocalHypervisor
 from dm.hypervisor.local.memory import LONGEST_ACCESS, LocalMemory
+from protocol import layouts
 from protocol.local import LOCAL_REGION, LocalCall
 
 from .peer import PAGE, Peer, memory_file
@@ -97,7 +98,7 @@ def test_pages_that_were_given_back_are_no_ram_any_more(
     assert os.pread(peer.memory, 5, 4 * PAGE) == b"there"
     peer.regions.pop()
     hypervisor.memory.invalidate()
-    assert len(peer.asked(LocalCall.MEMORY)) == 1
+    assert len(peer.asked(LocalCall.MEMORY)) == 2
     with pytest.raises(GuestError):
         hypervisor.memory.read(0x100000, 1)
     assert hypervisor.memory.read(0, 1) == b"\0"
@@ -120,6 +121,32 @@ def test_ram_that_came_without_a_word_is_found_when_it_is_used(
     assert os.pread(peer.memory, 1, 24 * PAGE) == b"x"
     with pytest.raises(GuestError):
         hypervisor.memory.read(0x300000, 1)
+
+
+def test_a_guest_may_cut_its_memory_into_many_regions(
+    peer: Peer, hypervisor: LocalHypervisor
+) -> None:
+    count = 2 * layouts.LOCAL_PACKET_SIZE // layouts.LOCAL_REGION_SIZE
+    os.ftruncate(peer.memory, count * PAGE)
+    peer.regions = [(2 * number * PAGE, PAGE, number * PAGE) for number in range(count)]
+    hypervisor.memory.invalidate()
+    hypervisor.memory.write(2 * (count - 1) * PAGE + PAGE - 1, b"x")
+    assert os.pread(peer.memory, 1, count * PAGE - 1) == b"x"
+    with pytest.raises(GuestError):
+        hypervisor.memory.read(2 * (count - 1) * PAGE - 1, 2)
+
+
+@pytest.mark.parametrize("damage", [b"x", b""])
+def test_regions_that_are_cut_short_are_refused(
+    peer: Peer, hypervisor: LocalHypervisor, damage: bytes
+) -> None:
+    fd = os.memfd_create("damaged")
+    os.write(fd, damage)
+    peer.handlers[LocalCall.MEMORY] = lambda body: (0, b"", [fd] if damage else [])
+    with pytest.raises(HostError, match=r"memory\(domain 3"):
+        hypervisor.memory.invalidate()
+    os.close(fd)
+    assert hypervisor.memory.read(0, 1) == b"\0"
 
 
 def test_regions_beyond_the_file_are_refused(peer: Peer, hypervisor: LocalHypervisor) -> None:

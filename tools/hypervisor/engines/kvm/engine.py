@@ -3,6 +3,9 @@
 A repeated string instruction comes out with all of its elements but without its buffer's address,
 so its elements are posted one by one. A hypercall is a write to a port here: the guest's page of
 stubs is filled with OUT instead of VMCALL, which the kernel would answer itself.
+
+The kernel's I/O APIC has 24 pins where Xen's has 48: an INTx line whose GSI is 24 or above reaches
+a guest only by its link and the 8259 pair.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from protocol.kvm import KvmExit, KvmMmio
 
 from ...chips.timekeepers import Timekeepers
 from ...errors import DomainEnded, EngineUnavailable
+from ...memory import PAGE_SHIFT
 from ...vcpu import MEMORY, PORT
 from .. import Engine
 from .ending import describe
@@ -86,7 +90,7 @@ class KvmEngine(Engine):
         memory = self.domain.memory
         base = c.addressof(c.c_char.from_buffer(memory.map))
         self._machine.show_memory(
-            (gpa, size, base + offset) for gpa, size, offset in memory.regions
+            (gpa, size, base + offset, writable) for gpa, size, offset, writable in memory.runs()
         )
 
     def _leaves(self, vcpu: int) -> list[tuple[int, tuple[int, ...]]]:
@@ -183,7 +187,7 @@ class KvmEngine(Engine):
     def _memory(self, vcpu: Vcpu, cpu: KvmCpu) -> None:
         mmio = cpu.run.exit.mmio
         size = mmio.len
-        if self._is_page(mmio.phys_addr):
+        if self._is_ram(mmio.phys_addr):
             self._touch(mmio.phys_addr, mmio)
         elif mmio.is_write:
             vcpu.write(MEMORY, mmio.phys_addr, size, int.from_bytes(mmio.data[:size], "little"))
@@ -191,8 +195,11 @@ class KvmEngine(Engine):
             mmio.data[:size] = vcpu.read(MEMORY, mmio.phys_addr, size).to_bytes(size, "little")
 
     def _touch(self, gpa: int, mmio: KvmMmio) -> None:
-        """RAM that was being mapped anew when this vCPU came to it."""
+        """RAM that was being mapped anew when this vCPU came to it, or that is read-only."""
+        read_only = self.domain.memory.types.get(gpa >> PAGE_SHIFT) == layouts.MEM_TYPE_RAM_RO
         with self.domain.lock:
+            if mmio.is_write and read_only:
+                return
             if mmio.is_write:
                 self.domain.memory.write(gpa, bytes(mmio.data[: mmio.len]))
             else:
@@ -224,6 +231,11 @@ class KvmEngine(Engine):
         if calls is not None and msr.index == calls.msr and self._is_page(msr.data):
             calls.fill_page(msr.data, HYPERCALL, wide=bool(cpu.sregs().cs.l))
             msr.error = 0
+
+    def _is_ram(self, gpa: int) -> bool:
+        """Whether the guest has RAM there, which no emulator is to answer for."""
+        kind = self.domain.memory.types.get(gpa >> PAGE_SHIFT)
+        return self._is_page(gpa) and kind != layouts.MEM_TYPE_MMIO_DM
 
     def _is_page(self, gpa: int) -> bool:
         return self.domain.memory.find(gpa) is not None

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable
 from protocol.kvm import (
     KVM_API_VERSION,
     KVM_CPUID_ENTRIES,
+    KVM_MEM_READONLY,
     KVM_MSR_EXIT_REASONS,
     KVM_PIT_SPEAKER_DUMMY,
     KvmCap,
@@ -137,7 +138,7 @@ class KvmMachine:
             raise EngineUnavailable(f"{DEVICE}: {error.strerror}") from None
         self._vm = -1
         self.cpus: list[KvmCpu] = []
-        self._slots: dict[tuple[int, int, int], int] = {}
+        self._slots: dict[tuple[int, int, int, bool], int] = {}
         self._free_slots: list[int] = []
         try:
             self._create()
@@ -194,8 +195,9 @@ class KvmMachine:
         wanted.args[0] = KVM_MSR_EXIT_REASONS
         control(self._vm, KvmRequest.ENABLE_CAP, wanted)
 
-    def show_memory(self, runs: Iterable[tuple[int, int, int]]) -> None:
-        """Let exactly ``runs`` be the guest's RAM: guest-physical address, bytes, address here.
+    def show_memory(self, runs: Iterable[tuple[int, int, int, bool]]) -> None:
+        """Let exactly ``runs`` be the guest's RAM: guest-physical address, bytes, address here,
+        whether it can be written: what is written leaves the guest if not.
 
         A run that is cut or grows is not there for a moment, as its length cannot be changed: a
         vCPU that comes to it then leaves the guest with an access to memory-mapped I/O. Raises
@@ -204,16 +206,20 @@ class KvmMachine:
         wanted = set(runs)
         for run in self._slots.keys() - wanted:
             slot = self._slots.pop(run)
-            self._map(slot, run[0], 0, run[2])
+            self._map(slot, run[0], 0, run[2], run[3])
             self._free_slots.append(slot)
         for run in sorted(wanted - self._slots.keys()):
             slot = self._free_slots.pop() if self._free_slots else len(self._slots)
             self._map(slot, *run)
             self._slots[run] = slot
 
-    def _map(self, slot: int, gpa: int, size: int, address: int) -> None:
+    def _map(self, slot: int, gpa: int, size: int, address: int, writable: bool = True) -> None:
         region = KvmMemoryRegion(
-            slot=slot, guest_phys_addr=gpa, memory_size=size, userspace_addr=address
+            slot=slot,
+            flags=0 if writable else KVM_MEM_READONLY,
+            guest_phys_addr=gpa,
+            memory_size=size,
+            userspace_addr=address,
         )
         control(self._vm, KvmRequest.SET_USER_MEMORY_REGION, region)
 

@@ -73,7 +73,7 @@ def _try(machine: KvmMachine, memory: mmap.mmap, mode: Mode) -> str | None:
     for level, table in enumerate((TABLES, TABLES + 0x1000, TABLES + 0x2000)):
         entry = LARGE | PRESENT_WRITABLE if level == 2 else table + 0x1000 | PRESENT_WRITABLE
         memory[table : table + 8] = entry.to_bytes(8, "little")
-    machine.show_memory([(0, SIZE, c.addressof(c.c_char.from_buffer(memory)))])
+    machine.show_memory([(0, SIZE, c.addressof(c.c_char.from_buffer(memory)), True)])
     cpu = machine.add_cpu(0)
     machine.identify(cpu)
     enter(cpu, CpuStart(mode, ip=ENTRY, sp=STACK, page_table=TABLES))

@@ -6,7 +6,7 @@ front of that see the access as the guest made it; so they make the request, and
 follow only hand out its bytes. Repeated string instructions become one request of many elements.
 
 A port access can end the run after its instruction. One to memory or of INS cannot: the library
-would repeat it; interrupts that it causes wait for the end of the run.
+would repeat it; interrupts and types of pages that it causes wait for the end of the run.
 
 Not modelled, and a crash of the domain: code and page tables where no RAM is, and an access that
 begins in RAM and ends outside.
@@ -76,7 +76,8 @@ class Access:
 
     ``failure``: what a request raised, for the loop that runs the processor. ``blocked``: the guest
     takes no interrupts now, so that a pending one is no reason to end the run. ``stale``: a
-    request filled RAM in which code may have been translated.
+    request filled RAM in which code may have been translated. ``leave``: the run is to end, for the
+    guest has other memory now.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Access:
         self.failure: BaseException | None = None
         self.blocked = False
         self.stale = False
+        self.leave = False
         self._data = self._at = self._parts = 0
         """The bytes that the last access read and where, and how many callbacks may ask for them
         or bring them."""
@@ -137,7 +139,7 @@ class Access:
                     if value is not None:
                         return value
                 value = read(PORT, port, size)
-                if requests.attention or (pending[number] and not self.blocked):
+                if self.leave or requests.attention or (pending[number] and not self.blocked):
                     stop(handle)
                 return value
             except BaseException as error:
@@ -153,7 +155,7 @@ class Access:
                 if rip[0] not in plain and self._string_out(rip[0], port, size, value):
                     return
                 write(PORT, port, size, value)
-                if requests.attention or (pending[number] and not self.blocked):
+                if self.leave or requests.attention or (pending[number] and not self.blocked):
                     stop(handle)
             except BaseException as error:
                 self.fail(error)

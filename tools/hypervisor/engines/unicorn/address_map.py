@@ -11,7 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from .library import ACCESS_HOOK, HOOK_MEM_READ, HOOK_MEM_WRITE, Emulator
+from .library import (
+    ACCESS_HOOK,
+    HOOK_ALL,
+    HOOK_MEM_READ,
+    HOOK_MEM_WRITE,
+    HOOK_WRITE_PROTECTED,
+    PROTECTED_HOOK,
+    Emulator,
+)
 from .vectoring import NotModelledError
 
 if TYPE_CHECKING:
@@ -35,6 +43,7 @@ class Span(NamedTuple):
     gpa: int
     size: int
     offset: int
+    writable: bool = True
 
 
 class Holes(Protocol):
@@ -65,6 +74,8 @@ class AddressMap:
         self._hooks: dict[tuple[int, int], int] = {}
         self._generation = -1
         emulator.map_ram(hidden.gpa, hidden.size, hidden.offset)
+        # What an emulator has made read-only drops writes.
+        emulator.hook(HOOK_WRITE_PROTECTED, PROTECTED_HOOK, lambda *access: True, HOOK_ALL)
         self.update()
 
     @property
@@ -86,7 +97,8 @@ class AddressMap:
             emulator.unmap(span.gpa, span.size)
         for span in wanted - self._spans:
             if span.offset >= 0:
-                emulator.map_ram(span.gpa, span.size, self._start + span.offset)
+                address = self._start + span.offset
+                emulator.map_ram(span.gpa, span.size, address, writable=span.writable)
             else:
                 reader = self._holes.reader(span.gpa)
                 emulator.map_mmio(span.gpa, span.size, reader, self._holes.writer)
@@ -103,12 +115,12 @@ class AddressMap:
 
     def _wanted(self) -> Iterator[Span]:
         at = 0
-        taken = [*self._memory.regions, self._hidden]
-        for gpa, size, offset in sorted(taken):
-            yield from _cut(at, gpa)
-            if gpa != HIDDEN:
-                yield Span(gpa, size, offset)
-            at = gpa + size
+        taken = [*(Span(*run) for run in self._memory.runs()), self._hidden]
+        for span in sorted(taken):
+            yield from _cut(at, span.gpa)
+            if span.gpa != HIDDEN:
+                yield span
+            at = span.gpa + span.size
         yield from _cut(at, LAST)
 
 
@@ -125,7 +137,7 @@ def _cut(first: int, end: int) -> Iterator[Span]:
 def _runs(spans: Iterable[Span]) -> Iterator[tuple[int, int]]:
     """First and last addresses of holes, those that touch each other as one."""
     first = end = -1
-    for gpa, size, _ in sorted(span for span in spans if span.offset < 0):
+    for gpa, size, *_ in sorted(span for span in spans if span.offset < 0):
         if gpa != end:
             if end > 0:
                 yield first, end - 1

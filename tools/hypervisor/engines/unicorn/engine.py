@@ -59,6 +59,7 @@ class UnicornEngine(Engine):
                 start if vcpu.id == 0 else None,
                 self,
             )
+        domain.memory.on_type.append(self._leave_guest)
         self.board.on_interrupt = lambda number: self._loops[number].kick()
         domain.on_vcpu = lambda number, begin, up: self._loops[number].post(
             begin or (UP if up else DOWN)
@@ -73,8 +74,15 @@ class UnicornEngine(Engine):
     def stop(self) -> None:
         """Bring every vCPU to rest for good, join the threads, and free the processors."""
         super().stop()
+        told = self.domain.memory.on_type
+        told[:] = [one for one in told if one != self._leave_guest]
         for loop in self._loops.values():
             loop.close()
+
+    def _leave_guest(self, first_gfn: int, count: int, mem_type: int) -> None:
+        """Pages have another type: every processor is to see it as soon as its chunk can end."""
+        for loop in self._loops.values():
+            loop.leave_guest()
 
     def save_state(self) -> dict[str, Any]:
         """The processors and the board's chips."""

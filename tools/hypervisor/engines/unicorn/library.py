@@ -28,8 +28,10 @@ __all__ = [
     "HOOK_INTR",
     "HOOK_MEM_READ",
     "HOOK_MEM_WRITE",
+    "HOOK_WRITE_PROTECTED",
     "INTERRUPT_HOOK",
     "PLAIN_HOOK",
+    "PROTECTED_HOOK",
     "Emulator",
     "Library",
     "load",
@@ -40,10 +42,12 @@ MODE_64: Final = 8
 and to their own idea of a segment."""
 ARCH_X86: Final = 4
 RWX: Final = 7
+RX: Final = 5
 OK: Final = 0
 
 HOOK_INTR: Final = 1 << 0
 HOOK_INSN: Final = 1 << 1
+HOOK_WRITE_PROTECTED: Final = 1 << 8
 HOOK_MEM_READ: Final = 1 << 10
 HOOK_MEM_WRITE: Final = 1 << 11
 HOOK_INSN_INVALID: Final = 1 << 14
@@ -64,6 +68,7 @@ OUT_HOOK: Final = ctypes.CFUNCTYPE(None, _ptr, _u32, _i32, _u32, _ptr)
 PLAIN_HOOK: Final = ctypes.CFUNCTYPE(_u32, _ptr, _ptr)
 INTERRUPT_HOOK: Final = ctypes.CFUNCTYPE(None, _ptr, _u32, _ptr)
 ACCESS_HOOK: Final = ctypes.CFUNCTYPE(None, _ptr, _i32, _u64, _i32, _u64, _ptr)
+PROTECTED_HOOK: Final = ctypes.CFUNCTYPE(ctypes.c_bool, _ptr, _i32, _u64, _i32, _u64, _ptr)
 MMIO_READ: Final = ctypes.CFUNCTYPE(_u64, _ptr, _u64, _u32, _ptr)
 MMIO_WRITE: Final = ctypes.CFUNCTYPE(None, _ptr, _u64, _u32, _u64, _ptr)
 _PROTOTYPES: Final = {
@@ -72,6 +77,7 @@ _PROTOTYPES: Final = {
     "uc_strerror": (_i32,),
     "uc_version": (_ptr, _ptr),
     "uc_mem_map_ptr": (_ptr, _u64, _u64, _u32, _ptr),
+    "uc_mem_protect": (_ptr, _u64, _u64, _u32),
     "uc_mem_unmap": (_ptr, _u64, _u64),
     "uc_hook_del": (_ptr, ctypes.c_size_t),
     "uc_mmio_map": (_ptr, _u64, _u64, _ptr, _ptr, _ptr, _ptr),
@@ -162,10 +168,16 @@ class Emulator:
         self._close()
         self._kept.clear()
 
-    def map_ram(self, gpa: int, size: int, address: int) -> None:
-        """Make ``size`` bytes of this process's memory at ``address`` the guest's at ``gpa``."""
+    def map_ram(self, gpa: int, size: int, address: int, *, writable: bool = True) -> None:
+        """Make ``size`` bytes of this process's memory at ``address`` the guest's at ``gpa``.
+
+        Writes to what is not ``writable`` are dropped once a hook has let them pass.
+        """
         free = self.library.free
         self._check(free.uc_mem_map_ptr(self.handle, gpa, size, RWX, address), "map memory")
+        if not writable:
+            # Memory that is mapped so from the start would take the writes that a hook lets pass.
+            self._check(free.uc_mem_protect(self.handle, gpa, size, RX), "protect memory")
 
     def map_mmio(
         self,

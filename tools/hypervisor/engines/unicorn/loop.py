@@ -52,7 +52,7 @@ LONGEST_NS: Final = 1_000_000
 VIRTUAL_NS: Final = 1
 """Nanoseconds that an instruction takes in virtual time."""
 LONGEST_WAIT: Final = 3600.0
-MOST_ROUNDS: Final = 0
+MOST_ROUNDS: Final = 8
 """Chunks in which the elements of one request are handed out; a guest that does not want them any
 more, because of an exception, rests without."""
 NMI: Final = 2
@@ -116,6 +116,10 @@ class Loop:
     def kick(self) -> None:
         """Have the loop look around, should it sleep."""
         self._wake.set()
+
+    def leave_guest(self) -> None:
+        """Have the chunk end at the next port access that the guest makes, at the latest."""
+        self._processor.access.leave = True
 
     def post(self, message: int | CpuStart) -> None:
         """A message of a local APIC: `INIT`, or the vector of a STARTUP; or of a hypercall: how to

@@ -145,6 +145,7 @@ class Processor:
         None: the count or a port access did. The registers are loaded afterwards. Raises what an
         access raised, and NotModelledError.
         """
+        self.access.leave = False
         if self._map.stale:
             self._update_map()
         if self.access.stale:
