@@ -59,14 +59,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _native(tell: Callable[[str], None]) -> list[Table]:
-    from tools.bench import native, standalone, startup
+    from tools.bench import children, life, native, standalone, startup
 
     tell("natively: requests")
     requests = native.measure()
     tell("natively: start-up")
     imports = startup.measure()
     tell("stand-alone: round trips, port accesses, a run")
-    return [requests, imports, standalone.measure(tell)]
+    apart = standalone.measure(tell)
+    tell("the toolstack: reaping, then fifty guests")
+    return [requests, imports, apart, children.measure(), life.measure(tell)]
 
 
 def _laboratory(
