@@ -20,7 +20,9 @@ pytest.importorskip("unicorn")
 def test_the_first_guest_of_a_new_device_passes(launch: Callable[..., Running], kind: str) -> None:
     written = launch("new", "my_chip.py", f"--{kind}")
     assert written.wait() == 0
-    (line,) = [line for line in written.stdout.splitlines() if "ioreqd run" in line]
+    (line,) = [
+        line for line in written.stdout.splitlines() if "ioreqd run" in line and "--kernel" in line
+    ]
     running = launch(*line.partition("#")[0].split()[1:])
     assert running.wait() == 0, running.stderr
     assert running.stdout.splitlines()[-1] == "GUEST PASS"

@@ -21,6 +21,7 @@ from .test_stress_kill import SEED
 FOLDER = Path(__file__).parent
 PASSED = 1
 KILLS = 12
+EARLY = 2
 ROUNDS = 8000
 STATE = "/local/domain/0/device-model/1/state"
 LONGEST_LIFE = 0.08
@@ -59,12 +60,15 @@ def test_the_guests_checksum_is_the_same_with_and_without_kills(guest: Path) -> 
         run.start()
 
         def kill() -> None:
+            early = 0
             while len(killed) < KILLS and not over.wait(chance.uniform(0.02, LONGEST_LIFE)):
                 child = run._child
                 if child is None or child.poll() is not None:
                     continue
-                # Some die before they can serve, too.
-                if run.hypervisor.store.read(STATE) == "running" or chance.random() < 0.3:
+                # Some die before they can serve, too; too many in a row, and nobody follows.
+                serves = run.hypervisor.store.read(STATE) == "running"
+                if serves or (early < EARLY and chance.random() < 0.3):
+                    early = 0 if serves else early + 1
                     os.kill(child.pid, signal.SIGKILL)
                     killed.append(child.pid)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from tools.prototype.guest_build import DATA
+
 from .support import COMMON, Host
 
 __all__ = ["build_bios"]
@@ -37,7 +39,7 @@ def build_bios(host: Host, name: str) -> str:
     """Compile tests/xen/guests/``name``.c, which includes bios.h; gives its path in dom0."""
     linked, image = host.share / f"{name}.linked", host.share / f"{name}.bin"
     source = COMMON / "guests" / f"{name}.c"
-    _run([*_COMPILER, "-I", str(source.parent), "-o", str(linked), str(source)])
+    _run([*_COMPILER, "-I", str(source.parent), "-I", str(DATA), "-o", str(linked), str(source)])
     _run(["objcopy", "-O", "binary", str(linked), str(image)])
     assert image.stat().st_size == 0x100000 - BASE
     return f"/share/{Path(image).name}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dm import Bank, BankMemory, Device, MmioWindow
@@ -156,6 +156,8 @@ class TestRunsIntoPlainMemory:
     def test_what_is_left_is_as_if_each_entry_had_been_executed_alone(
         self, start: int, entries: list[tuple[int, int, int, int]]
     ) -> None:
+        # Where the pointers wrap the indices jump, and Xen itself overwrites what waits.
+        assume(sum(2 if size == 8 else 1 for _, _, size, _ in entries) <= fitting(start))
         ring, stored, expected = Ring(start), bytearray(LENGTH), bytearray(LENGTH)
         others: list[tuple[int, bytes]] = []
 

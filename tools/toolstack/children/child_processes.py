@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -40,6 +41,7 @@ Died = Callable[[int, int], object]
 FAILED_IN_CHILD = 255
 """The exit status of a child whose function raised."""
 IDLE = -1
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Child:
@@ -139,6 +141,10 @@ class ChildProcesses:
         if self._hooks.owner is not Owner.MAINLOOP:
             self._need_handler()
         self._creating = True
+        # A signal that ends a process must not be taken by the application's handler in a child
+        # that is about to become another program, which would never hear of it.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        pid = -1
         try:
             pid = (self._hooks.fork_replacement or os.fork)()
         except OSError as error:
@@ -149,6 +155,10 @@ class ChildProcesses:
             self._creating = False
             self._perhaps_spare_handler()
             raise
+        finally:
+            if pid == 0:
+                _forget_handlers()
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if pid == 0:
             _run_in_child(run)
         self._creating = False
@@ -324,3 +334,10 @@ def _run_in_child(run: Callable[[], int | None]) -> NoReturn:
         os.write(2, f"ioreqd: child {os.getpid()}: {error!r}\n".encode(errors="replace"))
     finally:
         os._exit(status)
+
+
+def _forget_handlers() -> None:
+    """In the child: what the application does with these signals is not the child's business."""
+    for number in ENDING:
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)

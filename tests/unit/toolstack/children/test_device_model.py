@@ -370,3 +370,19 @@ def test_a_pid_that_the_application_has_reaped_gets_no_signal(tmp_path: Path) ->
     assert not host.model.signal(signal.SIGTERM)
     host.context.children.reaped(host.model.pid, status)
     assert not host.model.running
+
+
+@isolated
+def test_a_signal_right_after_the_start_ends_it_whatever_the_application_handles(
+    tmp_path: Path,
+) -> None:
+    """The application's handler must not swallow it between fork and exec."""
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    for _ in range(20):
+        host = Host(tmp_path, RUNS_ON, Owner.MAINLOOP).start()
+        host.model.signal(signal.SIGTERM)
+        pid, status = os.waitpid(host.model.pid, 0)
+        assert os.WTERMSIG(status) == signal.SIGTERM
+        host.context.children.reaped(pid, status)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
