@@ -11,7 +11,7 @@ from tools.toolstack.life import soft_reset
 from tools.toolstack.life.create import create_here
 from tools.toolstack.life.places import Places
 from tools.toolstack.life.plan import Plan
-from tools.toolstack.life.source import read_source
+from tools.toolstack.xlcfg import read_source
 
 
 def fail(reset: object) -> None:

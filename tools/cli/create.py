@@ -45,8 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     from tools.toolstack.builder import image_of
     from tools.toolstack.life.places import check_name
     from tools.toolstack.life.plan import Plan
-    from tools.toolstack.life.source import read_source
     from tools.toolstack.memory_layout import layout_of
+    from tools.toolstack.xlcfg import read_source
 
     with errors():
         config, text = read_source(arguments.config, warn, arguments.assignments)

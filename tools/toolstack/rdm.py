@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from tools.toolstack.errors import ToolstackError
+from tools.toolstack.user_file import read_user_file
 from tools.toolstack.xlcfg.config import PciDevice, RdmPolicy, RdmStrategy
 from tools.toolstack.xlcfg.pci import parse_bdf
 from tools.toolstack.xlcfg.spec import quoted
@@ -37,7 +38,6 @@ Double = Literal["stricter", "device"]
 """Who wins when a region's policy is configured twice; see `rdm_entries`."""
 
 _RANGE = re.compile(r"(0x[0-9a-fA-F]{1,16})-(0x[0-9a-fA-F]{1,16})")
-_LARGEST_FILE = 256 << 10
 _MOST_REGIONS = 1024
 _ADDRESS_BITS = 52
 
@@ -77,15 +77,8 @@ def read_regions(path: Path) -> tuple[ReservedRegion, ...]:
 
     A file has at most 256 KiB and 1024 regions, and no start twice.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST_FILE + 1)
-    except OSError as error:
-        raise ToolstackError(f"{path}: {error.strerror}") from None
-    if len(data) > _LARGEST_FILE:
-        raise ToolstackError(f"{path}: more than {_LARGEST_FILE >> 10} KiB")
     regions: dict[int, ReservedRegion] = {}
-    for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), 1):
+    for number, line in enumerate(read_user_file(path).decode("utf-8", "replace").split("\n"), 1):
         words = line.partition("#")[0].split()
         if not words:
             continue

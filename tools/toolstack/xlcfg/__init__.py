@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tools.toolstack.errors import ToolstackError
+from tools.toolstack.user_file import read_user_file
 from tools.toolstack.xlcfg.config import (
     Action,
     Disk,
@@ -37,10 +37,9 @@ __all__ = [
     "Vif",
     "Vnc",
     "read_config",
+    "read_source",
     "read_text",
 ]
-
-_LARGEST = 256 << 10
 
 
 def read_config(
@@ -52,17 +51,20 @@ def read_config(
     ``warn`` gets one line for each key that is unknown or has no effect. Raises ToolstackError, one
     line with file, line and column, for what is wrong. A file has at most 256 KiB.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST + 1)
-    except OSError as error:
-        raise ToolstackError(f"{path}: {error.strerror}") from None
-    if len(data) > _LARGEST:
-        raise ToolstackError(f"{path}: more than {_LARGEST >> 10} KiB")
-    text = data.decode("utf-8", "surrogateescape")
+    return read_source(path, warn, extra)[0]
+
+
+def read_source(
+    path: Path, warn: Callable[[str], None], extra: Sequence[str] = ()
+) -> tuple[GuestConfig, str]:
+    """Return the guest, and the text that it was read from, which `read_text` reads again.
+
+    See ``read_config``.
+    """
+    text = read_user_file(path).decode("utf-8", "surrogateescape")
     if extra:
         text += "\n" + "".join(f"{assignment}\n" for assignment in extra)
-    return read_text(text, str(path), warn)
+    return read_text(text, str(path), warn), text
 
 
 def read_text(text: str, source: str, warn: Callable[[str], None]) -> GuestConfig:
