@@ -7,9 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from protocol import layouts
+
 from .memory import PAGE_SIZE
 
-__all__ = ["parts", "span", "to_border"]
+__all__ = ["config_target", "crosses", "parts", "span", "to_border"]
+
+WHOLE_SIZES = (1, 2, 4, 8)
+DATA_PORT = layouts.PCI_CONFIG_DATA_PORT
+CONFIG_ENABLE = layouts.PCI_CONFIG_ADDRESS_ENABLE_MASK
+REGISTER_MASK = 0xFC
+
+
+def crosses(address: int, size: int) -> bool:
+    """Whether a memory access is made in `parts`: an odd size, or over the border of a page."""
+    return (address & 0xFFF) + size > PAGE_SIZE or size not in WHOLE_SIZES
+
+
+def config_target(latch: int, port: int) -> int | None:
+    """Which configuration register an access at ``port`` means, ``SBDF << 32 | register``.
+
+    ``latch``: what was written to 0xcf8. None: the port is not the data port, or the latch is off
+    (arch/x86/hvm/ioreq.c: arch_ioreq_server_get_type_addr).
+    """
+    if port & ~3 != DATA_PORT or not latch & CONFIG_ENABLE:
+        return None
+    return (latch >> 8 & 0xFFFF) << 32 | latch & REGISTER_MASK | port & 3
 
 
 def parts(address: int, size: int) -> Iterator[tuple[int, int]]:

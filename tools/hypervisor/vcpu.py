@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from protocol import layouts
 
-from .elements import parts, span, to_border
+from .elements import config_target, crosses, parts, span, to_border
 from .errors import DomainEnded
-from .memory import PAGE_SIZE
 from .vcpu_thread import VcpuThread
 from .watch import TransitionError, Watch
 
@@ -44,9 +43,6 @@ STATE_MASK = layouts.IOREQ_STATE_MASK
 SLOT_SIZE = layouts.IOREQ_SIZE
 FLAGS = layouts.IOREQ_FLAGS_OFFSET
 ADDRESS_PORT = layouts.PCI_CONFIG_ADDRESS_PORT
-DATA_PORT = layouts.PCI_CONFIG_DATA_PORT
-CONFIG_ENABLE = layouts.PCI_CONFIG_ADDRESS_ENABLE_MASK
-REGISTER_MASK = 0xFC
 VGA_FIRST, VGA_LAST = 0xA0000, 0xBFFFF
 MOST_REPEATS = 4096
 """Elements of one request; Xen bounds a repeated instruction so."""
@@ -71,7 +67,7 @@ class Vcpu(VcpuThread):
         the border of a page, is made in parts; a port access of another size than 1, 2 or 4
         reaches nobody.
         """
-        if space == MEMORY and (size not in MASKS or (address & 0xFFF) + size > PAGE_SIZE):
+        if space == MEMORY and crosses(address, size):
             value = shift = 0
             for part, length in parts(address, size):
                 value |= self._access(MEMORY, part, length, 0, READ) << shift
@@ -81,7 +77,7 @@ class Vcpu(VcpuThread):
 
     def write(self, space: int, address: int, size: int, value: int) -> None:
         """Store ``size`` bytes of ``value`` at ``address`` of ``space``; see `read`."""
-        if space == MEMORY and (size not in MASKS or (address & 0xFFF) + size > PAGE_SIZE):
+        if space == MEMORY and crosses(address, size):
             for part, length in parts(address, size):
                 self._access(MEMORY, part, length, value & MASKS[length], 0)
                 value >>= 8 * length
@@ -151,12 +147,11 @@ class Vcpu(VcpuThread):
         servers = domain.servers
         if space == MEMORY:
             return servers.select(MEMORY, first, last) or servers.default, COPY, first
-        if first & ~3 == DATA_PORT and domain.pci_cf8 & CONFIG_ENABLE:
-            sbdf = domain.pci_cf8 >> 8 & 0xFFFF
-            server = servers.select(PCI, sbdf, sbdf)
+        target = config_target(domain.pci_cf8, first)
+        if target is not None:
+            server = servers.select(PCI, target >> 32, target >> 32)
             if server is not None:
-                register = domain.pci_cf8 & REGISTER_MASK | first & 3
-                return server, PCI_CONFIG, sbdf << 32 | register
+                return server, PCI_CONFIG, target
             return servers.default, PIO, first
         return servers.select(PORT, first, last) or servers.default, PIO, first
 

@@ -18,7 +18,7 @@ from dm.errors import GuestError
 from dm.server.executor import ALL_ONES
 from dm.server.loop import Loop
 from protocol import layouts
-from tools.hypervisor.elements import parts
+from tools.hypervisor.elements import config_target, crosses, parts
 from tools.hypervisor.errors import DomainEnded
 
 from .direct_hypervisor import DirectHypervisor
@@ -38,7 +38,6 @@ BACK_END_INTERVAL = 10_000_000
 PORT_SIZES = (1, 2, 4)
 CONFIG_PORT = layouts.PCI_CONFIG_ADDRESS_PORT
 DATA_PORT = layouts.PCI_CONFIG_DATA_PORT
-CONFIG_ENABLE = 0x8000_0000
 
 
 class DirectVcpu:
@@ -136,8 +135,10 @@ class DirectVcpu:
                 value = handler.read(address, size)
                 if value is not None:
                     return value
-            if space == PORT and address & ~3 == DATA_PORT and self.domain.pci_cf8 & CONFIG_ENABLE:
-                space, address = PCI, self._config_address(address)
+            if space == PORT:
+                target = config_target(self.domain.pci_cf8, address)
+                if target is not None:
+                    space, address = PCI, target
             if not self._has(space, address, size):
                 return ALL_ONES[size]
             while True:
@@ -166,8 +167,9 @@ class DirectVcpu:
             if space == PORT:
                 if address == CONFIG_PORT and size == 4:
                     self.domain.pci_cf8 = value
-                elif address & ~3 == DATA_PORT and self.domain.pci_cf8 & CONFIG_ENABLE:
-                    space, address = PCI, self._config_address(address)
+                target = config_target(self.domain.pci_cf8, address)
+                if target is not None:
+                    space, address = PCI, target
             if not self._has(space, address, size):
                 return
             try:
@@ -180,10 +182,6 @@ class DirectVcpu:
                     self._contained(_too_late(deferral), address, size)
             except Exception as error:
                 self._machine.contain(error, f"write of {size} bytes at {address:#x}")
-
-    def _config_address(self, port: int) -> int:
-        latch = self.domain.pci_cf8
-        return (latch >> 8 & 0xFFFF) << 32 | latch & 0xFC | port & 3
 
     def string(
         self, *, port: int, size: int, count: int, gpa: int, reads: bool, down: bool
@@ -296,8 +294,3 @@ class DirectModel:
 
 def _too_late(deferral: Deferral) -> GuestError:
     return GuestError(f"{deferral.device.name} cannot answer a string later")
-
-
-def crosses(address: int, size: int) -> bool:
-    """Whether an access to memory comes in parts, as in `Vcpu.read`."""
-    return address & 0xFFF > 0x1000 - size or size not in ALL_ONES

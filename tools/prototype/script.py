@@ -30,7 +30,7 @@ __all__ = ["GuestBus", "ScriptEngine", "body_of"]
 
 PORT, MEMORY = layouts.IO_RANGE_TYPE_PORT, layouts.IO_RANGE_TYPE_MEMORY
 ADDRESS, DATA = layouts.PCI_CONFIG_ADDRESS_PORT, layouts.PCI_CONFIG_DATA_PORT
-ENABLE = 0x80000000
+ENABLE = layouts.PCI_CONFIG_ADDRESS_ENABLE_MASK
 PINS = 4
 FAILED = 1
 """Exit status of a script that raised."""
